@@ -1,0 +1,86 @@
+"""Attributes <-> words: what can be in a picture, how it is said, and what is held out.
+
+A combination is four indices (digit, colour, size, position) into the lists below.
+"""
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
+SIZES = ("small", "large")
+POSITIONS = ("top left", "top right", "bottom left", "bottom right", "center")
+
+ATTRIBUTES = ("digit", "colour", "size", "position")
+VALUES = (DIGITS, COLOURS, SIZES, POSITIONS)
+
+PHRASINGS = (
+    "{a} {thing} {place}",
+    "the {thing} {place}",
+    "{thing} {place}",
+    "a picture of {a} {thing} {place}",
+    "{place}, {a} {thing}",
+    "{place} there is {a} {thing}",
+)
+NUMERAL = 0.2  # how often the digit is written as a numeral
+COMPLETE = 0.5  # how often a caption surely names all four attributes
+KEEP = (0.9, 0.6, 0.6, 0.6)  # otherwise: how often it names digit, colour, size, position
+
+
+def is_held_out(attributes: Tensor) -> Tensor:
+    """(B, 4) indices -> (B,) bool: never rendered in training. A fifth of all combinations."""
+    return attributes.sum(dim=-1) % 5 == 0
+
+
+def all_combinations() -> Tensor:
+    """Every combination, in order: (800, 4) long."""
+    return torch.tensor(list(product(*(range(len(v)) for v in VALUES))))
+
+
+def seen_combinations() -> Tensor:
+    """The combinations that training draws from: (640, 4) long."""
+    every = all_combinations()
+    return every[~is_held_out(every)]
+
+
+def held_out_combinations() -> Tensor:
+    """The combinations that training never draws: (160, 4) long."""
+    every = all_combinations()
+    return every[is_held_out(every)]
+
+
+def say(combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False) -> str:
+    """The caption of one combination, e.g. `a large red seven at the top left`.
+
+    `combination` are the four indices; `mentioned` says which of them the caption names.
+    """
+    digit, colour, size, position = combination
+    number = str(digit) if numeral else DIGITS[digit]
+    words = (
+        SIZES[size] if mentioned[2] else "",
+        COLOURS[colour] if mentioned[1] else "",
+        number if mentioned[0] else "digit",
+    )
+    thing = " ".join(filter(None, words))
+    place = POSITIONS[position]
+    where = f"{'in' if place == 'center' else 'at'} the {place}" if mentioned[3] else ""
+    a = "an" if thing.startswith(("orange", "eight", "8")) else "a"
+    return " ".join(phrasing.format(a=a, thing=thing, place=where).split()).lstrip(", ")
+
+
+def write_captions(
+    attributes: Tensor, generator: torch.Generator | None = None, complete: float = COMPLETE
+) -> tuple[list[str], Tensor]:
+    """One caption for each combination, the phrasing drawn at random.
+
+    attributes (B, 4) -> (list of B strings, mentioned (B, 4) bool: which attributes each caption
+    names). At least a share `complete` of the captions names all four. The generator is a CPU one.
+    """
+    chance = torch.rand(len(attributes), 7, generator=generator)
+    mentioned = (chance[:, :4] < torch.tensor(KEEP)) | (chance[:, 4:5] < complete)
+    phrasing = (chance[:, 5] * len(PHRASINGS)).long().tolist()
+    numeral = (chance[:, 6] < NUMERAL).tolist()
+    rows = zip(attributes.tolist(), mentioned.tolist(), phrasing, numeral, strict=True)
+    return [say(a, m, PHRASINGS[i], n) for a, m, i, n in rows], mentioned

@@ -1,0 +1,115 @@
+"""Render a batch of attributes into pictures, all at once, on any device."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .captions import all_combinations, seen_combinations, write_captions
+from .digits import load_digits
+
+SIZE = 32  # pixels along each side of a picture
+RGB = (  # in the order of captions.COLOURS
+    (1.0, 0.1, 0.1),  # red
+    (1.0, 0.55, 0.0),  # orange
+    (1.0, 1.0, 0.1),  # yellow
+    (0.1, 0.85, 0.1),  # green
+    (0.0, 0.9, 0.9),  # cyan
+    (0.15, 0.3, 1.0),  # blue
+    (0.7, 0.15, 0.9),  # purple
+    (1.0, 1.0, 1.0),  # white
+)
+SCALE = (0.58, 0.86)  # small, large: picture pixels per pixel of the 28x28 handwriting
+CENTRE = (  # where the digit's centre of mass lies, in pixels (x, y) from the picture's centre
+    (-1.0, -1.0),  # top left
+    (1.0, -1.0),  # top right
+    (-1.0, 1.0),  # bottom left
+    (1.0, 1.0),  # bottom right
+    (0.0, 0.0),  # center
+)
+OFFSET = (8.0, 5.0)  # how far the corners are from the centre for small and large digits, in pixels
+SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # natural variation: pixels, relative scale, radians
+SUPERSAMPLE = 2  # render at twice the resolution, then average: no jagged edges
+
+
+@dataclass
+class Batch:
+    """Captioned pictures."""
+
+    images: Tensor  # (B, 3, 32, 32) in [-1, 1]
+    attributes: Tensor  # (B, 4) long: digit, colour, size, position
+    captions: list[str]
+    mentioned: Tensor  # (B, 4) bool: which attributes the caption names
+
+
+@cache
+def digits_by_class(split: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Handwriting sorted by class: images (n, 28, 28), first index and count of each class (10,)."""
+    images, labels = load_digits(split)
+    counts = labels.bincount(minlength=10)
+    order = labels.argsort(stable=True)
+    return images[order].to(device), (counts.cumsum(0) - counts).to(device), counts.to(device)
+
+
+def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
+    """Attributes (B, 4) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device.
+
+    Handwriting, shift, scale and angle are drawn with `generator`, which lives on that device.
+    """
+    device = attributes.device
+    digit, colour, size, position = attributes.unbind(dim=-1)
+    pool, first, count = digits_by_class(split, device)
+    chance = torch.rand(len(attributes), 5, device=device, generator=generator)
+    glyphs = pool[first[digit] + (chance[:, 0] * count[digit]).long()]  # (B, 28, 28)
+
+    spread = 2 * chance[:, 1:] - 1  # (B, 4) in [-1, 1]
+    scale = torch.tensor(SCALE, device=device)[size] * (1 + STRETCH * spread[:, 0])
+    angle = TURN * spread[:, 1]
+    offset = torch.tensor(OFFSET, device=device)[size, None]
+    centre = (
+        torch.tensor(CENTRE, device=device)[position] * offset + SHIFT * spread[:, 2:]
+    )  # (B, 2)
+
+    # affine_grid asks where each output pixel comes from: rotate and scale about the centre,
+    # in coordinates where each picture spans [-1, 1].
+    zoom = SIZE / 28 / scale
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
+    move = -turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 1)
+    fine = SIZE * SUPERSAMPLE
+    grid = F.affine_grid(
+        torch.cat([turn, move], dim=-1), [len(glyphs), 1, fine, fine], align_corners=False
+    )
+    grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
+    grey = F.avg_pool2d(grey, SUPERSAMPLE)  # (B, 1, 32, 32)
+    return 2 * grey * torch.tensor(RGB, device=device)[colour][:, :, None, None] - 1
+
+
+def draw_batch(
+    size: int,
+    split: str = "train",
+    generator: torch.Generator | None = None,
+    device: str | torch.device = "cpu",
+    attributes: Tensor | None = None,
+    complete: float | None = None,
+) -> Batch:
+    """Draw captioned pictures.
+
+    size: how many; split: "train" (training digits, seen combinations only) or "test" (test digits,
+    all combinations); generator: a CPU generator that decides everything; attributes (B, 4): render
+    just these instead of drawing combinations; complete: the share of captions that surely name all
+    four attributes. Raises ValueError for an unknown split or a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"a batch holds at least one picture, not {size}")
+    if attributes is None:
+        choices = seen_combinations() if split == "train" else all_combinations()
+        attributes = choices[torch.randint(len(choices), (size,), generator=generator)]
+    share = {} if complete is None else {"complete": complete}
+    captions, mentioned = write_captions(attributes, generator, **share)
+    seed = torch.randint(2**62, (), generator=generator).item()
+    on_device = torch.Generator(device).manual_seed(seed)
+    images = render(attributes.to(device), split, on_device)
+    return Batch(images, attributes.to(device), captions, mentioned.to(device))
