@@ -46,7 +46,7 @@ class Batch:
 
 @cache
 def digits_by_class(split: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Handwriting sorted by class: images (n, 28, 28), first index and count of each class (10,)."""
+    """Handwriting sorted by class: images (n, 28, 28), each class's first index and count (10,)."""
     images, labels = load_digits(split)
     counts = labels.bincount(minlength=10)
     order = labels.argsort(stable=True)

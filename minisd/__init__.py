@@ -1,0 +1,6 @@
+"""minisd: Stable Diffusion in miniature."""
+
+from . import data
+from .pipeline import StableDiffusion
+
+__all__ = ["StableDiffusion", "data"]

@@ -1,0 +1,100 @@
+"""The command line: python -m minisd train | sample | evaluate. Arguments only, no logic."""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from . import StableDiffusion, data, plots
+from .evaluation import Judge, Settings, evaluate, format_table
+from .pipeline import WEIGHTS
+from .training import pick_device, train_all
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m minisd",
+        description="Stable Diffusion in miniature: a caption becomes a picture.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train all three networks, end to end")
+    sample = commands.add_parser("sample", help="draw pictures from captions")
+    measure = commands.add_parser("evaluate", help="measure a checkpoint")
+
+    train.add_argument("--out", type=Path, default=Path("runs/minisd"), help="(%(default)s)")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
+    sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
+    sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
+    sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
+    measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
+    measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    for command in (sample, measure):
+        command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
+        command.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
+        command.add_argument("--guidance", type=float, default=3.0, help="scale (%(default)s)")
+        command.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm++ (%(default)s)")
+    for command in (train, sample, measure):
+        command.add_argument("--seed", type=int, default=0, help="decides every bit (%(default)s)")
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def run_train(o: argparse.Namespace) -> None:
+    device = pick_device(o.device)
+    pipe = train_all(o.out, o.seed, device, o.resume)
+    captions = [data.say(c) for c in data.seen_combinations()[::20].tolist()]
+    images = pipe(captions, num_inference_steps=20, guidance_scale=3.0).images
+    plots.save(plots.gallery(images, captions), o.out / "gallery.png")
+    print(f"wrote {o.out}/gallery.png and a checkpoint that diffusers can read")
+    report(pipe, Settings(seed=o.seed), o.out / "evaluation.json")
+
+
+def run_sample(o: argparse.Namespace) -> None:
+    pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
+    images = pipe(
+        o.prompts,
+        num_inference_steps=o.steps,
+        guidance_scale=o.guidance,
+        negative_prompt=o.negative,
+        eta=o.eta,
+        generator=torch.Generator().manual_seed(o.seed),
+        sampler=o.sampler,
+        progress=True,
+    ).images
+    plots.save(plots.gallery(images, o.prompts), o.out)
+    print(f"wrote {o.out}")
+
+
+def run_evaluate(o: argparse.Namespace) -> None:
+    pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
+    report(pipe, Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed), o.json)
+
+
+def report(pipe: StableDiffusion, settings: Settings, file: Path | None) -> None:
+    results = evaluate(pipe, Judge.load(device=pipe.device), settings)
+    print(format_table(results))
+    if file:
+        file.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    warnings.showwarning = lambda message, *_: print(f"minisd: note: {message}", file=sys.stderr)
+    run = {"train": run_train, "sample": run_sample, "evaluate": run_evaluate}[options.command]
+    try:
+        run(options)
+    except (ValueError, OSError) as error:
+        print(f"minisd: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nminisd: stopped; a training run goes on with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""The mathematics of diffusion. No weights; never imports models."""
+
+from .guidance import classifier_free
+from .samplers import SAMPLERS, ddim_step, ddpm_step, dpm_solver_step, sample, trajectory
+from .schedule import NoiseSchedule, ScheduleConfig, make_betas, predictions
+
+__all__ = [
+    "SAMPLERS",
+    "NoiseSchedule",
+    "ScheduleConfig",
+    "classifier_free",
+    "ddim_step",
+    "ddpm_step",
+    "dpm_solver_step",
+    "make_betas",
+    "predictions",
+    "sample",
+    "trajectory",
+]

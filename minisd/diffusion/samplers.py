@@ -1,0 +1,162 @@
+"""Backward: from noise to a picture. Each step is a plain function; the loop is written once.
+
+Notation: x_t the noisy latents (B, C, H, W); x0 and eps the network's guesses of signal and noise;
+a_t and a_s the values of `alphas_cumprod` now and after the step (a_s > a_t; a_s = 1 is clean).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .schedule import NoiseSchedule, predictions
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) -> prediction, as x_t
+
+
+def ddpm_step(x_t, x0, a_t, a_s, noise):
+    """Draw from the posterior q(x_s | x_t, x0). Ho et al. 2020, equations 6 and 7."""
+    beta = 1 - a_t / a_s
+    mean = (a_s.sqrt() * beta * x0 + (a_t / a_s).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
+    variance = (1 - a_s) / (1 - a_t) * beta
+    return mean + variance.sqrt() * noise
+
+
+def ddim_step(x0, eps, a_t, a_s, eta=0.0, noise=0.0):
+    """Move along the guess; eta = 0 adds no noise, eta = 1 as much as DDPM.
+
+    Source: Song, Meng and Ermon 2021, "Denoising diffusion implicit models", equations 12 and 16.
+    """
+    sigma = eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)).sqrt()
+    rest = (1 - a_s - sigma**2).clamp(min=0)  # rounding makes it less when a_t = 0 and eta = 1
+    return a_s.sqrt() * x0 + rest.sqrt() * eps + sigma * noise
+
+
+def dpm_solver_step(x_t, x0, a_t, a_s, x0_before=None, a_before=None):
+    """DPM-Solver++(2M): exact for the linear part, the guess of x0 extrapolated in log-SNR.
+
+    The first step and the last one (a_s = 1) are of first order, where it equals DDIM.
+    Source: Lu et al. 2022, "DPM-Solver++", algorithm 2.
+    """
+    guess = x0
+    if x0_before is not None and a_s < 1:
+        h, h_before = log_snr(a_s) - log_snr(a_t), log_snr(a_t) - log_snr(a_before)
+        guess = x0 + h / (2 * h_before) * (x0 - x0_before)
+    shrink = ((1 - a_s) / (1 - a_t)).sqrt()
+    return shrink * x_t + (a_s.sqrt() - shrink * a_t.sqrt()) * guess
+
+
+def log_snr(a: Tensor) -> Tensor:
+    """lambda = log(sqrt(a) / sqrt(1 - a)), half the logarithm of the signal-to-noise ratio."""
+    return 0.5 * torch.logit(a)
+
+
+class Point(NamedTuple):
+    """One point of a trajectory: all that a step may look at."""
+
+    t: int
+    x_t: Tensor
+    x0: Tensor
+    eps: Tensor
+    a_t: Tensor
+    a_s: Tensor
+
+
+def next_in_list(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
+    """DDPM's pairs (t, s): s is simply the next timestep, and -1 (clean) at the end."""
+    chosen = schedule.timesteps(count)
+    return list(zip(chosen, [*chosen[1:], -1], strict=True))
+
+
+def next_by_stride(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
+    """DDIM's pairs (t, s) as in diffusers: s lies one stride below t, in the list or not."""
+    return [(t, t - len(schedule) // count) for t in schedule.timesteps(count)]
+
+
+def one_more(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
+    """DPM-Solver's pairs as in diffusers: one timestep more, the cleanest not evaluated."""
+    if schedule.config.timestep_spacing == "trailing":
+        return next_in_list(schedule, count)
+    if not 1 <= count < len(schedule):
+        most = len(schedule) - 1
+        raise ValueError(f"the number of steps must be from 1 to {most}, not {count}")
+    chosen = schedule.timesteps(count + 1)[:-1]
+    return list(zip(chosen, [*chosen[1:], -1], strict=True))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a step is taken and where the steps lie."""
+
+    step: Callable[[Point, Point | None, float, Tensor | None], Tensor]  # now, before, eta, noise
+    pairs: Callable[[NoiseSchedule, int], list[tuple[int, int]]]
+    noisy: bool = False  # needs fresh noise at every step
+    least_a: float = 0.0  # stands in for a = 0, which log_snr does not know
+
+
+SAMPLERS = {
+    "ddpm": Sampler(
+        lambda now, before, eta, noise: ddpm_step(now.x_t, now.x0, now.a_t, now.a_s, noise),
+        next_in_list,
+        noisy=True,
+    ),
+    "ddim": Sampler(
+        lambda now, before, eta, noise: ddim_step(now.x0, now.eps, now.a_t, now.a_s, eta, noise),
+        next_by_stride,
+    ),
+    "dpm++": Sampler(
+        lambda now, before, eta, noise: dpm_solver_step(
+            now.x_t, now.x0, now.a_t, now.a_s, *((before.x0, before.a_t) if before else ())
+        ),
+        one_more,
+        least_a=2.0**-24,
+    ),
+}
+
+
+@torch.no_grad()
+def trajectory(
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    steps: int = 20,
+    sampler: str = "ddim",
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[tuple[Point, Tensor]]:
+    """The one sampling loop: yields (point, x_s) after every step; the last x_s is the sample.
+
+    denoise(x_t, t) gives the network's prediction; x_T (B, C, H, W) is the starting noise.
+    Raises ValueError for an unknown sampler, steps out of range, or eta where it means nothing.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
+    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
+        raise ValueError(f"eta must be from 0 to 1, and 0 unless the sampler is ddim, not {eta}")
+    rule, x, before = SAMPLERS[sampler], x_T, None
+    alphas = schedule.alphas_cumprod.to(x.device)
+    alphas = alphas.masked_fill(alphas == 0, rule.least_a)
+    clean = (
+        alphas.new_ones(()) if sampler != "ddim" or schedule.config.set_alpha_to_one else alphas[0]
+    )
+    for t, s in rule.pairs(schedule, steps):
+        a_t, a_s = alphas[t], alphas[s] if s >= 0 else clean
+        output = denoise(x, torch.tensor(t, device=x.device))
+        x0, eps = predictions(schedule.config.prediction_type, output, x, a_t)
+        noise = torch.zeros(())
+        if rule.noisy or eta > 0:
+            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        now = Point(t, x, x0, eps, a_t, a_s)
+        x = rule.step(now, before, eta, noise)
+        before = now
+        yield now, x
+
+
+def sample(denoise: Denoiser, schedule: NoiseSchedule, x_T: Tensor, **options) -> Tensor:
+    """Run the loop to its end: noise (B, C, H, W) -> sample (B, C, H, W). Options: `trajectory`."""
+    x = x_T
+    for _, x_s in trajectory(denoise, schedule, x_T, **options):
+        x = x_s
+    return x

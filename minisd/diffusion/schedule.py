@@ -1,0 +1,138 @@
+"""Forward noising: how much signal is left after t steps, and how to convert between predictions.
+
+x_t = sqrt(a_t) x0 + sqrt(1 - a_t) eps, where a_t is `alphas_cumprod[t]`; t = 0 is nearly clean,
+t = T - 1 nearly (or wholly) noise. Source: Ho et al. 2020, "Denoising diffusion probabilistic
+models", equation 4; option names as in diffusers' schedulers.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Defaults are minisd's: Stable Diffusion's betas, rescaled to end in pure noise."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"  # "linear", "scaled_linear", "cosine"
+    prediction_type: str = "v_prediction"  # "epsilon", "v_prediction"
+    rescale_betas_zero_snr: bool = True
+    timestep_spacing: str = "trailing"  # "leading", "linspace", "trailing"
+    steps_offset: int = 1  # added to "leading" timesteps; diffusers' pipeline insists on 1
+    set_alpha_to_one: bool = True  # DDIM's last step goes to a = 1, not to a_0
+
+
+def make_betas(config: ScheduleConfig) -> Tensor:
+    """The noise added at each step: (T,).
+
+    linear: Ho et al. 2020, section 4. scaled_linear: linear in the square root, as Rombach et al.
+    2022's code has it. cosine: Nichol and Dhariwal 2021, equation 17, with beta at most 0.999.
+    """
+    steps, start, end = config.num_train_timesteps, config.beta_start, config.beta_end
+    if config.beta_schedule == "linear":
+        return torch.linspace(start, end, steps)
+    if config.beta_schedule == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, steps) ** 2
+    if config.beta_schedule == "cosine":
+        time = torch.arange(steps + 1, dtype=torch.float64) / steps
+        left = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+        return (1 - left[1:] / left[:-1]).clamp(max=0.999).float()
+    raise ValueError(
+        f'beta_schedule must be "linear", "scaled_linear" or "cosine", not {config.beta_schedule!r}'
+    )
+
+
+def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """Shift and scale sqrt(a) so that a_0 stays and a_{T-1} becomes 0: (T,) -> (T,).
+
+    Source: Lin et al. 2024, "Common diffusion noise schedules and sample steps are flawed",
+    algorithm 1.
+    """
+    root = alphas_cumprod.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+class NoiseSchedule:
+    """The numbers a_t and everything that follows from them. Tensors x0, eps, x_t are (B, ...)."""
+
+    def __init__(self, config: ScheduleConfig | None = None):
+        self.config = config = config or ScheduleConfig()
+        if config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                'prediction_type must be "epsilon" or "v_prediction", '
+                f"not {config.prediction_type!r}"
+            )
+        self.alphas_cumprod = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
+        if config.rescale_betas_zero_snr:
+            self.alphas_cumprod = rescale_zero_terminal_snr(self.alphas_cumprod)
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    def a(self, t: Tensor, like: Tensor) -> Tensor:
+        """a_t for each of the timesteps (B,), shaped to multiply `like` (B, ...)."""
+        a = self.alphas_cumprod.to(like.device)[t]
+        return a.reshape(-1, *[1] * (like.dim() - 1))
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x0), the noise given. Ho et al. 2020, equation 4."""
+        a = self.a(t, like=x0)
+        return a.sqrt() * x0 + (1 - a).sqrt() * eps
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network learns to predict: eps, or v = sqrt(a) eps - sqrt(1 - a) x0.
+
+        Source of v: Salimans and Ho 2022, "Progressive distillation", appendix D.
+        """
+        if self.config.prediction_type == "epsilon":
+            return eps
+        a = self.a(t, like=x0)
+        return a.sqrt() * eps - (1 - a).sqrt() * x0
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio a / (1 - a) at the timesteps (B,)."""
+        a = self.alphas_cumprod.to(t.device)[t]
+        return a / (1 - a)
+
+    def timesteps(self, count: int) -> list[int]:
+        """`count` timesteps from noisy to clean. Lin et al. 2024, table 2.
+
+        Raises ValueError unless 1 <= count <= T and every timestep was seen in training.
+        """
+        total, spacing = len(self), self.config.timestep_spacing
+        if not 1 <= count <= total:
+            raise ValueError(f"the number of steps must be from 1 to {total}, not {count}")
+        if spacing == "linspace":
+            chosen = np.linspace(0, total - 1, count)[::-1].round()
+        elif spacing == "leading":
+            chosen = np.arange(count)[::-1] * (total // count) + self.config.steps_offset
+        elif spacing == "trailing":  # [:count], for rounding may add one more
+            chosen = np.arange(total, 0, -total / count)[:count].round() - 1
+        else:
+            raise ValueError(
+                f'timestep_spacing must be "linspace", "leading" or "trailing", not {spacing!r}'
+            )
+        chosen = chosen.astype(int).tolist()
+        if chosen[0] >= total:
+            raise ValueError(
+                f"{count} steps with an offset of {self.config.steps_offset} pass {total}"
+            )
+        return chosen
+
+
+def predictions(
+    schedule_type: str, output: Tensor, x_t: Tensor, a: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The network's output, read as its guess of both (x0, eps). `a` broadcasts to x_t.
+
+    Source: Salimans and Ho 2022, appendix D.
+    """
+    if schedule_type == "epsilon":
+        return (x_t - (1 - a).sqrt() * output) / a.sqrt(), output
+    return a.sqrt() * x_t - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x_t

@@ -1,0 +1,183 @@
+"""Everything that is measured of a checkpoint, and the table of it."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import data
+from ..pipeline import StableDiffusion
+from .judge import Judge
+from .metrics import clip_score, frechet_distance, psnr, wilson_interval
+
+BATCH = 100  # pictures drawn at a time
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the pictures are drawn that are judged."""
+
+    samples: int = 2000  # half of them of seen combinations, half of held-out ones
+    steps: int = 20
+    guidance: float = 3.0
+    sampler: str = "ddim"
+    seed: int = 0
+
+
+def rates(answers: Tensor, truth: Tensor) -> dict:
+    """Answers and truth (B, 4) -> share right, jointly and by attribute, with Wilson intervals."""
+    right = answers.cpu() == truth.cpu()
+    columns = {"joint": right.all(dim=1)}
+    columns |= {name: right[:, i] for i, name in enumerate(data.ATTRIBUTES)}
+    table = {}
+    for name, column in columns.items():
+        count, total = int(column.sum()), len(column)
+        low, high = wilson_interval(count, total)
+        table[name] = {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
+    return table
+
+
+def cycle(combinations: Tensor, count: int, seed: int) -> Tensor:
+    """`count` combinations, each as often as the others but for the last few: (count, 4)."""
+    order = torch.randperm(len(combinations), generator=torch.Generator().manual_seed(seed))
+    return combinations[order].repeat(-(-count // len(combinations)), 1)[:count]
+
+
+@torch.no_grad()
+def draw(pipe: StableDiffusion, captions: list[str], settings: Settings, seed: int, label: str):
+    """Pictures (B, 3, 32, 32) in [-1, 1] for the captions."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = []
+    for i in tqdm(range(0, len(captions), BATCH), desc=label, unit="batch"):
+        out = pipe(
+            captions[i : i + BATCH],
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            sampler=settings.sampler,
+            generator=generator,
+            output_type="pt",
+        )
+        pictures.append(out.images.cpu() * 2 - 1)
+    return torch.cat(pictures)
+
+
+def evaluate_pictures(pipe: StableDiffusion, judge: Judge, settings: Settings) -> dict:
+    """Draw captions of seen and of held-out combinations, and beside them render real pictures."""
+    groups = {"seen": data.seen_combinations(), "held_out": data.held_out_combinations()}
+    results, drawn, real, again, captions = {}, [], [], [], []
+    for i, (name, combinations) in enumerate(groups.items()):
+        seed = settings.seed + i
+        wanted = cycle(combinations, settings.samples // 2, seed)
+        generator = torch.Generator().manual_seed(seed)
+        batch, second = (
+            data.draw_batch(len(wanted), "test", generator, attributes=wanted, complete=1.0)
+            for _ in range(2)
+        )
+        start = time.perf_counter()
+        pictures = draw(pipe, batch.captions, settings, seed, f"drawing {name.replace('_', ' ')}")
+        results[name] = {
+            "drawn": rates(judge(pictures), wanted),
+            "real": rates(judge(batch.images), wanted),
+            "seconds": time.perf_counter() - start,
+        }
+        drawn.append(pictures)
+        real.append(batch.images)
+        again.append(second.images)
+        captions += batch.captions
+    drawn, real, again = (torch.cat(parts) for parts in (drawn, real, again))
+    target = judge.features(real)
+    results["frechet"] = {
+        "drawn": frechet_distance(judge.features(drawn), target),
+        "floor": frechet_distance(judge.features(again), target),
+    }
+    if pipe.clip:
+        text = encode_texts(pipe, captions)
+        results["clip_score"] = {
+            "drawn": clip_score(encode_images(pipe, drawn), text),
+            "real": clip_score(encode_images(pipe, real), text),
+        }
+    return results
+
+
+@torch.no_grad()
+def encode_images(pipe: StableDiffusion, images: Tensor) -> Tensor:
+    """CLIP's unit vectors of pictures: (B, P)."""
+    parts = [pipe.clip.encode_image(part.to(pipe.device)) for part in images.split(250)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def encode_texts(pipe: StableDiffusion, captions: list[str]) -> Tensor:
+    """CLIP's unit vectors of captions: (B, P)."""
+    ids = pipe.tokenizer(captions).to(pipe.device)
+    return torch.cat([pipe.clip.encode_text(part) for part in ids.split(250)])
+
+
+def evaluate_clip(pipe: StableDiffusion, images: Tensor, truth: Tensor) -> dict:
+    """Zero-shot: of all 800 full captions, which is most like the picture?"""
+    candidates = data.all_combinations()
+    texts = encode_texts(pipe, [data.say(c) for c in candidates.tolist()])
+    best = (encode_images(pipe, images) @ texts.T).argmax(dim=1).cpu()
+    return rates(candidates[best], truth)
+
+
+@torch.no_grad()
+def evaluate_autoencoder(
+    pipe: StableDiffusion, judge: Judge, images: Tensor, truth: Tensor
+) -> dict:
+    """PSNR, and how much of what the judge reads right it still reads right after decoding."""
+    parts = [
+        pipe.autoencoder.decode(pipe.autoencoder.encode(part.to(pipe.device)).mean).cpu()
+        for part in images.split(250)
+    ]
+    decoded, before = torch.cat(parts), judge(images).cpu()
+    readable = (before == truth).all(dim=1)
+    return {
+        "psnr": psnr(decoded, images),
+        "kept": rates(judge(decoded)[readable.to(judge.device)], truth[readable]),
+    }
+
+
+def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = None) -> dict:
+    """All measurements of one checkpoint, as plain numbers that JSON can hold."""
+    settings = settings or Settings()
+    generator = torch.Generator().manual_seed(settings.seed + 100)
+    test = data.draw_batch(settings.samples, "test", generator)
+    results = evaluate_pictures(pipe, judge, settings)
+    results["autoencoder"] = evaluate_autoencoder(pipe, judge, test.images, test.attributes)
+    if pipe.clip:
+        results["zero_shot"] = evaluate_clip(pipe, test.images, test.attributes)
+    return {"settings": vars(settings), **results}
+
+
+def format_table(results: dict) -> str:
+    """The results as a table for the terminal."""
+    names = ("joint", *data.ATTRIBUTES)
+    rows = [
+        ("seen, drawn", results["seen"]["drawn"]),
+        ("seen, real renders", results["seen"]["real"]),
+        ("held out, drawn", results["held_out"]["drawn"]),
+        ("held out, real renders", results["held_out"]["real"]),
+        ("autoencoder keeps", results["autoencoder"]["kept"]),
+    ]
+    if "zero_shot" in results:
+        rows.append(("CLIP zero-shot", results["zero_shot"]))
+    lines = [f"{'% right [95% interval]':24}" + "".join(f"{n:>20}" for n in names)]
+    for label, row in rows:
+        cells = (
+            f"{100 * c['rate']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"
+            for c in (row[n] for n in names)
+        )
+        lines.append(f"{label:24}" + "".join(f"{c:>20}" for c in cells))
+    frechet = results["frechet"]
+    lines += [
+        "",
+        f"Frechet distance        {frechet['drawn']:.2f} (real to real: {frechet['floor']:.2f})",
+        f"reconstruction          {results['autoencoder']['psnr']:.1f} dB PSNR",
+    ]
+    if "clip_score" in results:
+        score = results["clip_score"]
+        lines.append(f"CLIP score              {score['drawn']:.1f} (real: {score['real']:.1f})")
+    return "\n".join(lines)

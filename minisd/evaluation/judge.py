@@ -1,0 +1,147 @@
+"""What is in this picture? Answered without any model that is judged.
+
+Colour, size and position are measured from the pixels; the digit is read by a small convolutional
+network that was trained on renders of the training handwriting and never saw a generated picture.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .. import data
+from ..data.scenes import CENTRE, OFFSET, SIZE
+
+PATH = Path(__file__).resolve().parents[2] / "data" / "judge.safetensors"
+SIZE_LIMIT = 14.0  # pixels: a digit taller or wider than this is large
+BRIGHT = 0.25  # a pixel belongs to the digit if it has this share of the picture's brightest
+BLANK = 0.2  # a picture whose brightest pixel is darker than this shows nothing
+
+
+class Reader(nn.Module):
+    """Pictures (B, 3, 32, 32) -> features (B, 128) -> one group of logits for each attribute.
+
+    It learns all four attributes, so that its features, which the Frechet distance compares, see
+    colour and place too; of its answers only the digit is used.
+    """
+
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for a, b in ((3, 16), (16, 32), (32, 64)):
+            layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+            layers += [nn.Conv2d(b, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)]
+        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4 * 4, 128), nn.ReLU())
+        self.heads = nn.ModuleList([nn.Linear(128, len(values)) for values in data.VALUES])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.body(images)
+        return [head(features) for head in self.heads]
+
+
+def measure(images: Tensor) -> Tensor:
+    """Colour, size and position, read from pixels (B, 3, 32, 32) in [-1, 1] -> (B, 3) long.
+
+    Colour: the brightness-weighted mean, nearest in direction to the palette. Size: the longer side
+    of the box around the bright pixels. Position: the centre of mass, nearest to the five places.
+    -1 everywhere for a picture that shows nothing.
+    """
+    light = (images.float().clamp(-1, 1) + 1) / 2  # (B, 3, H, W) in [0, 1]
+    grey = light.amax(dim=1)  # (B, H, W)
+    peak = grey.amax(dim=(1, 2))  # (B,)
+    ink = grey * (grey > BRIGHT * peak[:, None, None])  # (B, H, W)
+    mass = ink.sum(dim=(1, 2)).clamp(min=1e-6)[:, None]  # (B, 1)
+
+    mean = (light * ink[:, None]).sum(dim=(2, 3)) / mass  # (B, 3)
+    palette = torch.tensor(data.RGB, device=images.device)
+    colour = (F.normalize(mean, dim=-1) @ F.normalize(palette, dim=-1).T).argmax(dim=-1)
+
+    tall, wide = ((ink.amax(dim=d) > 0).sum(dim=-1) for d in (2, 1))  # (B,) pixels
+    size = (torch.maximum(tall, wide) > SIZE_LIMIT).long()
+
+    place = torch.arange(SIZE, device=images.device) - (SIZE - 1) / 2  # pixels from the centre
+    y = (ink.sum(dim=2) * place).sum(dim=1, keepdim=True) / mass
+    x = (ink.sum(dim=1) * place).sum(dim=1, keepdim=True) / mass
+    offset = torch.tensor(OFFSET, device=images.device)[size, None, None]
+    places = torch.tensor(CENTRE, device=images.device) * offset  # (B, 5, 2)
+    position = (torch.cat([x, y], dim=1)[:, None] - places).square().sum(dim=-1).argmin(dim=-1)
+
+    answers = torch.stack([colour, size, position], dim=-1)
+    return torch.where((peak > BLANK)[:, None], answers, -1)
+
+
+class Judge:
+    """Reads all four attributes of pictures, and the features for the Frechet distance."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.reader.parameters()).device
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, 32, 32) in [-1, 1] -> (B, 128)."""
+        return torch.cat([self.reader.body(part.to(self.device)) for part in images.split(250)])
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, 32, 32) in [-1, 1] -> attributes (B, 4); -1 where there is nothing."""
+        digit = self.reader.heads[0](self.features(images)).argmax(dim=-1)[:, None]
+        measured = measure(images).to(digit.device)
+        return torch.cat([torch.where(measured[:, :1] < 0, -1, digit), measured], dim=-1)
+
+    def save(self, path: Path = PATH) -> None:
+        """Write the reader's weights, as 16-bit floats."""
+        state = self.reader.state_dict()
+        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path = PATH, device: str | torch.device = "cpu") -> "Judge":
+        """Read the judge that ships with minisd; ValueError with one line if it is damaged."""
+        reader = Reader()
+        try:
+            reader.load_state_dict(load_file(path))
+        except Exception as error:
+            raise ValueError(f"the judge's weights {path} are missing or damaged") from error
+        return cls(reader.to(device))
+
+
+def train_judge(seed: int = 1234, steps: int = 2000, batch_size: int = 128, device="cpu") -> Judge:
+    """Train the reader on renders of training digits in every combination, held-out ones too.
+
+    It must know what it judges, so nothing is held out from it but the test handwriting.
+    """
+    torch.manual_seed(seed)
+    reader = Reader().to(device).train()
+    optimizer = torch.optim.AdamW(reader.parameters(), 2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    generator = torch.Generator().manual_seed(seed)
+    every = data.all_combinations()
+    for _ in tqdm(range(steps), desc="judge", unit="step"):
+        attributes = every[torch.randint(len(every), (batch_size,), generator=generator)]
+        batch = data.draw_batch(batch_size, "train", generator, device, attributes)
+        answers = reader(batch.images)
+        pairs = zip(answers, batch.attributes.unbind(dim=1), strict=True)
+        loss = sum(F.cross_entropy(logits, truth) for logits, truth in pairs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return Judge(reader)
+
+
+if __name__ == "__main__":
+    judge = train_judge()
+    judge.save()
+    test = data.draw_batch(10_000, "test", torch.Generator().manual_seed(0))
+    right = (Judge.load()(test.images) == test.attributes).float().mean(dim=0)
+    rates = zip(data.ATTRIBUTES, (100 * right).tolist(), strict=True)
+    print(
+        f"wrote {PATH}; right on real test renders:", ", ".join(f"{n} {r:.1f}%" for n, r in rates)
+    )

@@ -1,0 +1,215 @@
+"""CLIP: a text tower and a vision tower that meet in one space.
+
+Token ids (B, L) -> states (B, L, D); pictures (B, 3, H, W) -> features (B, D). Both towers are the
+same pre-norm transformer. Source: Radford et al. 2021, "Learning transferable visual models from
+natural language supervision"; attribute names as in `transformers.CLIPModel`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import MultiHeadAttention, tokens
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Defaults are minisd's, except vocab_size and end_id, which the tokenizer decides."""
+
+    vocab_size: int = 49408
+    end_id: int = 49407
+    max_length: int = 16
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    num_layers: int = 2
+    num_heads: int = 4
+    hidden_act: str = "quick_gelu"
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Defaults are minisd's."""
+
+    image_size: int = 32
+    patch_size: int = 8
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    num_layers: int = 4
+    num_heads: int = 4
+    hidden_act: str = "quick_gelu"
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    text: TextConfig
+    vision: VisionConfig
+    projection_dim: int = 128
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), the approximation of GELU that CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with biases: (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.q_proj = nn.Linear(channels, channels)
+        self.k_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels)
+        self.attention = MultiHeadAttention(heads)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.out_proj(self.attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask))
+
+
+class MLP(nn.Module):
+    """Each token by itself: (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, channels: int, hidden: int, activation: str):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm transformer layer: (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, config: TextConfig | VisionConfig):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size)
+        self.self_attn = SelfAttention(config.hidden_size, config.num_heads)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class TransformerEncoder(nn.Module):
+    """The stack of layers: (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, config: TextConfig | VisionConfig):
+        super().__init__()
+        self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_layers)])
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+class TextEmbeddings(nn.Module):
+    """Token ids (B, L) -> (B, L, C): what the token is plus where it stands."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_length, config.hidden_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+
+
+class TextEncoder(nn.Module):
+    """Token ids (B, L) -> states (B, L, D), the context that the U-Net reads."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = TextEmbeddings(config)
+        self.encoder = TransformerEncoder(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embeddings(ids)  # (B, L, D)
+        future = torch.full((ids.shape[1],) * 2, -torch.inf, device=x.device, dtype=x.dtype)
+        return self.final_layer_norm(self.encoder(x, mask=future.triu(1)))  # token i sees 0 ... i
+
+    def pool(self, states: Tensor, ids: Tensor) -> Tensor:
+        """The state at the first end-of-text token, which has seen the whole text: (B, D)."""
+        end = (ids == self.config.end_id).int().argmax(dim=-1)  # (B,)
+        return states[torch.arange(len(ids), device=ids.device), end]
+
+
+class VisionEmbeddings(nn.Module):
+    """Pictures (B, 3, H, W) -> (B, 1 + N, C): a class token, then a token for each patch."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        count = (config.image_size // config.patch_size) ** 2 + 1
+        size = config.patch_size
+        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(3, config.hidden_size, size, stride=size, bias=False)
+        self.position_embedding = nn.Embedding(count, config.hidden_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = tokens(self.patch_embedding(images))  # (B, N, C)
+        first = self.class_embedding.expand(len(images), 1, -1)
+        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+
+
+class VisionEncoder(nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1] -> the class token's state (B, C)."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = VisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size)  # spelt so in every CLIP checkpoint
+        self.encoder = TransformerEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.encoder(self.pre_layrnorm(self.embeddings(images)))  # (B, 1 + N, C)
+        return self.post_layernorm(x[:, 0])
+
+
+class CLIP(nn.Module):
+    """Both towers, each projected to the joint space, and the learned temperature."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        self.text_model = TextEncoder(config.text)
+        self.vision_model = VisionEncoder(config.vision)
+        self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=False)
+        self.visual_projection = nn.Linear(
+            config.vision.hidden_size, config.projection_dim, bias=False
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.init_weights()
+
+    def init_weights(self):
+        """Embeddings small, so that the first softmax is flat; the rest as PyTorch does it."""
+        for embedding in (self.text_model.embeddings, self.vision_model.embeddings):
+            nn.init.normal_(embedding.position_embedding.weight, std=0.02)
+        nn.init.normal_(self.text_model.embeddings.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.vision_model.embeddings.class_embedding, std=0.02)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Token ids (B, L) -> unit vectors (B, P)."""
+        pooled = self.text_model.pool(self.text_model(ids), ids)
+        return F.normalize(self.text_projection(pooled), dim=-1)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] -> unit vectors (B, P)."""
+        return F.normalize(self.visual_projection(self.vision_model(images)), dim=-1)
+
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        """Similarity of every picture to every text, in logits: (pictures, texts)."""
+        return self.logit_scale.exp() * self.encode_image(images) @ self.encode_text(ids).T

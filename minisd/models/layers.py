@@ -1,0 +1,107 @@
+"""Blocks that the autoencoder, the U-Net and CLIP share.
+
+Attribute names are those of `diffusers`, so that a state dict loads unchanged.
+Shapes: B batch, C channels, H W pixels, N = H*W tokens, M keys, D context width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiHeadAttention(nn.Module):
+    """softmax(q k^T / sqrt(d)) v for several heads at once; has no weights.
+
+    q (B, N, C), k and v (B, M, C) -> (B, N, C). `mask` is added to the scores and broadcasts to
+    (B, heads, N, M). The softmax is a module so that a forward hook can read the attention maps.
+    Source: Vaswani et al. 2017, "Attention is all you need", equation 1.
+    """
+
+    def __init__(self, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.softmax = nn.Softmax(dim=-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, N, M)
+        if mask is not None:
+            scores = scores + mask
+        return (self.softmax(scores) @ v).transpose(1, 2).flatten(2)  # (B, N, C)
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), where f is (norm, SiLU, 3x3 convolution) twice.
+
+    x (B, in, H, W), time (B, time_channels) or None -> (B, out, H, W). The time embedding is added
+    between the convolutions. Sources: He et al. 2016; Ho et al. 2020, appendix B.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, groups: int, eps: float, time_channels=None
+    ):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        if time_channels is not None:
+            self.time_emb_proj = nn.Linear(time_channels, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.has_shortcut = in_channels != out_channels
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
+        if time is not None:
+            h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        return (self.conv_shortcut(x) if self.has_shortcut else x) + h
+
+
+class Downsample(nn.Module):
+    """Halves the resolution with a strided 3x3 convolution: (B, C, H, W) -> (B, C, H/2, W/2).
+
+    `padding=1` pads every side (the U-Net), `padding=0` right and bottom only (the autoencoder).
+    """
+
+    def __init__(self, channels: int, padding: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+        self.extra = (0, 0, 0, 0) if padding else (0, 1, 0, 1)  # left, right, top, bottom
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, self.extra))
+
+
+class Upsample(nn.Module):
+    """Doubles the resolution: repeat each pixel, then smooth. (B, C, H, W) -> (B, C, 2H, 2W)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def tokens(x: Tensor) -> Tensor:
+    """Picture to sequence: (B, C, H, W) -> (B, H*W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def picture(x: Tensor, like: Tensor) -> Tensor:
+    """Sequence to picture: (B, H*W, C) -> (B, C, H, W), with the height and width of `like`."""
+    return x.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The number of weights of a model."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def zero_(module: nn.Module) -> nn.Module:
+    """Sets weight and bias to zero, so that a residual branch starts as the identity."""
+    for p in module.parameters():
+        torch.nn.init.zeros_(p)
+    return module

@@ -1,0 +1,291 @@
+"""The denoiser: a U-Net with self- and cross-attention.
+
+Noised latents (B, 4, H, W), timesteps (B,) and context (B, L, D) -> prediction (B, 4, H, W).
+Sources: Ronneberger et al. 2015 (skip connections); Ho et al. 2020 (time embedding); Rombach et al.
+2022, section 3.3 (cross-attention). Attribute names as in `diffusers.UNet2DConditionModel`.
+"""
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import Downsample, MultiHeadAttention, ResidualBlock, Upsample, picture, tokens, zero_
+
+EPS = 1e-5  # residual blocks and conv_norm_out; the transformer's group norm has 1e-6
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Defaults are minisd's. `cross_attention[i]` says whether level i attends to the prompt."""
+
+    sample_size: int = 8
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (64, 128)
+    cross_attention: tuple[bool, ...] = (True, True)
+    layers_per_block: int = 1
+    num_heads: int = 4
+    cross_attention_dim: int = 128
+    norm_num_groups: int = 16
+
+
+def timestep_features(t: Tensor, channels: int) -> Tensor:
+    """Timesteps (B,) -> (B, channels): cosines, then sines, at falling frequencies.
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+    half = channels // 2
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies  # (B, half)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Timesteps (B,) -> (B, 4 * channels): sinusoids through a small network."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels = channels
+        self.linear_1 = nn.Linear(channels, 4 * channels)
+        self.linear_2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, t: Tensor) -> Tensor:
+        features = timestep_features(t, self.channels).to(self.linear_1.weight.dtype)
+        return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class Attention(nn.Module):
+    """x (B, N, C) looks at context (B, M, D), or at itself: (B, N, C). No bias on q, k, v."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int):
+        super().__init__()
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_dim, channels, bias=False)
+        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.attention = MultiHeadAttention(heads)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        return self.to_out[0](self.attention(self.to_q(x), self.to_k(context), self.to_v(context)))
+
+
+class GEGLU(nn.Module):
+    """C -> 4C, half of it gating the other: (B, N, C) -> (B, N, 4C). Source: Shazeer 2020."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.proj = nn.Linear(channels, 8 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """(B, N, C) -> (B, N, C), each token by itself."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(channels), nn.Identity(), nn.Linear(4 * channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Pixels look at one another (attn1), at the prompt (attn2), then each thinks alone (ff)."""
+
+    def __init__(self, channels: int, context_dim: int, heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, context_dim, heads)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of a feature map (B, C, H, W), added to its input."""
+
+    def __init__(self, channels: int, config: UNetConfig):
+        super().__init__()
+        self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            [TransformerBlock(channels, config.cross_attention_dim, config.num_heads)]
+        )
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = tokens(self.proj_in(self.norm(x)))  # (B, N, C)
+        h = self.transformer_blocks[0](h, context)
+        return x + self.proj_out(picture(h, like=x))
+
+
+class Level(nn.Module):
+    """What the levels of both halves share: residual blocks, each with a transformer or without."""
+
+    def __init__(self, widths: list[tuple[int, int]], attends: bool, config: UNetConfig):
+        super().__init__()
+        time_channels = 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList(
+            [ResidualBlock(a, b, config.norm_num_groups, EPS, time_channels) for a, b in widths]
+        )
+        if attends:
+            self.attentions = nn.ModuleList([SpatialTransformer(b, config) for _, b in widths])
+        self.attends = attends
+
+    def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        x = self.resnets[i](x, time)
+        return self.attentions[i](x, context) if self.attends else x
+
+
+class DownBlock(Level):
+    """One level on the way down; every feature map it makes is kept for the way up."""
+
+    def __init__(self, in_channels, out_channels, attends: bool, last: bool, config: UNetConfig):
+        ins = [in_channels] + [out_channels] * (config.layers_per_block - 1)
+        super().__init__([(a, out_channels) for a in ins], attends, config)
+        if not last:
+            self.downsamplers = nn.ModuleList([Downsample(out_channels, padding=1)])
+        self.last = last
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        skips = []
+        for i in range(len(self.resnets)):
+            x = self.layer(i, x, time, context)
+            skips.append(x)
+        if not self.last:
+            x = self.downsamplers[0](x)
+            skips.append(x)
+        return x, skips
+
+
+class UpBlock(Level):
+    """One level on the way up; each layer reads one feature map of the way down beside its own."""
+
+    def __init__(
+        self, in_channels, out_channels, skips, attends: bool, last: bool, config: UNetConfig
+    ):
+        ins = [in_channels] + [out_channels] * config.layers_per_block
+        widths = [(a + skip, out_channels) for a, skip in zip(ins, skips, strict=True)]
+        super().__init__(widths, attends, config)
+        if not last:
+            self.upsamplers = nn.ModuleList([Upsample(out_channels)])
+        self.last = last
+
+    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+        for i in range(len(self.resnets)):
+            x = self.layer(i, torch.cat([x, skips.pop()], dim=1), time, context)
+        return x if self.last else self.upsamplers[0](x)
+
+
+class MidBlock(nn.Module):
+    """Residual block, transformer, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int, config: UNetConfig):
+        super().__init__()
+        time_channels = 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList(
+            [
+                ResidualBlock(channels, channels, config.norm_num_groups, EPS, time_channels)
+                for _ in range(2)
+            ]
+        )
+        self.attentions = nn.ModuleList([SpatialTransformer(channels, config)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        x = self.attentions[0](self.resnets[0](x, time), context)
+        return self.resnets[1](x, time)
+
+
+class UNet(nn.Module):
+    """Down to the lowest resolution, through the middle, and up again with skip connections."""
+
+    def __init__(self, config: UNetConfig | None = None):
+        super().__init__()
+        self.config = config = config or UNetConfig()
+        widths, attends = config.block_out_channels, config.cross_attention
+        levels = len(widths)
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0])
+
+        self.down_blocks = nn.ModuleList()
+        skips = [widths[0]]  # the widths of the feature maps that the way up will read
+        for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
+            last = i == levels - 1
+            self.down_blocks.append(DownBlock(a, b, attends[i], last, config))
+            skips += [b] * (config.layers_per_block + (not last))
+
+        self.mid_block = MidBlock(widths[-1], config)
+
+        self.up_blocks = nn.ModuleList()
+        below = widths[-1]
+        for i in reversed(range(levels)):
+            read = [skips.pop() for _ in range(config.layers_per_block + 1)]
+            self.up_blocks.append(UpBlock(below, widths[i], read, attends[i], i == 0, config))
+            below = widths[i]
+
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], EPS)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.init_weights()
+
+    def init_weights(self):
+        """Every residual branch starts as the identity, and the whole network at zero."""
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                zero_(module.conv2)
+            elif isinstance(module, SpatialTransformer):
+                zero_(module.proj_out)
+        zero_(self.conv_out)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """x (B, 4, H, W), t (B,) or a scalar, context (B, L, D) -> (B, 4, H, W)."""
+        time = self.time_embedding(t.expand(len(x)))  # (B, 4 * widths[0])
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            x, made = block(x, time, context)
+            skips += made
+        x = self.mid_block(x, time, context)
+        for block in self.up_blocks:
+            x = block(x, skips, time, context)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+@contextmanager
+def cross_attention_maps(unet: UNet):
+    """Collects the cross-attention maps of every call inside the `with` block.
+
+    Yields a dict from layer name to a list, one entry a call, of (B, heads, N, L) tensors. They are
+    read by forward hooks: the model runs the very code that it runs without them.
+
+        with cross_attention_maps(unet) as maps:
+            unet(x, t, context)
+    """
+    maps: dict[str, list[Tensor]] = {}
+    hooks = []
+    for name, module in unet.named_modules():
+        if name.endswith("attn2"):
+            seen = maps.setdefault(name, [])
+            hooks.append(
+                module.attention.softmax.register_forward_hook(
+                    lambda _, __, weights, seen=seen: seen.append(weights.detach())
+                )
+            )
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()

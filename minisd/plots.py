@@ -1,0 +1,51 @@
+"""Every figure that the notebooks and the command line draw. Each function returns a Figure."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+WRAP = 22  # characters of a caption on one line
+
+
+def to_array(image) -> np.ndarray:
+    """A PIL image, or a tensor (3, H, W) in [-1, 1] -> array (H, W, 3) that matplotlib shows."""
+    if isinstance(image, Tensor):
+        return ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+    return np.asarray(image)
+
+
+def wrap(caption: str) -> str:
+    """The caption, broken into lines."""
+    lines = [""]
+    for word in caption.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= WRAP:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def gallery(images, captions: list[str], columns: int = 8, title: str = "") -> Figure:
+    """Pictures with their captions below, `columns` in a row."""
+    columns = min(columns, len(captions))
+    rows = -(-len(captions) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.7 * columns, 2.15 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(to_array(image), interpolation="nearest")
+        axis.set_title(wrap(caption), fontsize=8, y=-0.02, va="top")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure and close it."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

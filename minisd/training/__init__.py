@@ -1,0 +1,21 @@
+"""Training: the losses, the loop, the three stages."""
+
+from .loop import Recipe, mixed_precision, pick_device, train
+from .losses import autoencoder_loss, clip_loss, denoising_loss
+from .stages import RECIPES, train_all, train_autoencoder, train_clip, train_tokenizer, train_unet
+
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "autoencoder_loss",
+    "clip_loss",
+    "denoising_loss",
+    "mixed_precision",
+    "pick_device",
+    "train",
+    "train_all",
+    "train_autoencoder",
+    "train_clip",
+    "train_tokenizer",
+    "train_unet",
+]

@@ -1,0 +1,147 @@
+"""The training loop, in full view: mixed precision, clipping, EMA, checkpoints, progress."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+SAVE_EVERY = 30.0  # seconds between checkpoints
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast one network is trained."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 1e-3  # at the top of the one-cycle schedule
+    warmup: float = 0.05  # the share of the steps in which the rate rises
+    ema_decay: float = 0.999  # the average looks back over about 1 / (1 - decay) steps
+    weight_decay: float = 0.01
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Auto is the best there is: an NVIDIA or Apple GPU, else the CPU. ValueError if not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"there is no device {name!r} on this machine") from error
+    return torch.device(name)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the hardware multiplies in it, which is where it is faster; else float32."""
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities()
+        fast = abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16")
+    else:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
+
+
+def generator_for(step: int, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """The randomness of one step, of seed and step alone, so that a resumed run repeats it."""
+    return torch.Generator(device).manual_seed(1_000_003 * seed + step)
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """Write beside the file, flush, rename: at any moment `path` is the old or the new, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: Path, expected: dict, device: torch.device) -> dict:
+    """Read a checkpoint; ValueError if it is damaged or belongs to another run."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        found = state["run"]
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged and cannot be resumed; delete it to train anew"
+        ) from error
+    if found != expected:
+        changed = ", ".join(k for k in expected if found.get(k) != expected[k])
+        raise ValueError(
+            f"{path} was trained with another {changed}; resume with the same settings"
+        )
+    return state
+
+
+def train(
+    model: nn.Module,
+    loss_of_step: Callable[[int], Tensor],
+    recipe: Recipe,
+    checkpoint: Path,
+    seed: int,
+    label: str,
+) -> nn.Module:
+    """Minimise the loss; returns the exponential moving average of the weights, in eval mode.
+
+    loss_of_step(step) draws that step's batch and returns its loss; it must depend on nothing but
+    the step and the weights. With an existing `checkpoint` it goes on from there.
+    """
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        recipe.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=recipe.weight_decay,
+        fused=device.type != "mps",
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=recipe.steps + 1, pct_start=recipe.warmup
+    )
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    run = {**asdict(recipe), "seed": seed, "label": label}
+    start = 0
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint, run, device)
+        start = state["step"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+
+    def save(step: int) -> None:
+        states = {name: part.state_dict() for name, part in parts.items()}
+        save_atomically({**states, "step": step, "run": run}, checkpoint)
+
+    model.train()
+    saved = time.monotonic()
+    bar = tqdm(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
+    for step in range(start, recipe.steps):
+        with mixed_precision(device):
+            loss = loss_of_step(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(model)
+        bar.update()
+        if step % 10 == 0:
+            if not loss.isfinite():
+                raise ValueError(
+                    f"{label}: the loss is {loss.item()} at step {step}; lower the rate"
+                )
+            rate = (bar.format_dict["rate"] or 0) * recipe.batch_size
+            bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:.0f} pictures/s")
+        if step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY:
+            save(step + 1)
+            saved = time.monotonic()
+    bar.close()
+    return average.module.eval()

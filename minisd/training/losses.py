@@ -1,0 +1,53 @@
+"""The three losses, one for each network. Every one returns a scalar."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..diffusion import NoiseSchedule
+from ..models import CLIP, Autoencoder, UNet
+
+KL_WEIGHT = 1e-3  # times sums over a picture, as the squared error is; Stable Diffusion has 1e-6
+
+
+def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared error of the reconstruction plus a little KL, both summed over each picture.
+
+    images (B, 3, H, W) in [-1, 1]. The evidence lower bound of Kingma and Welling 2014, equation
+    10, with a small weight on the KL as in Rombach et al. 2022, whose loss also has perceptual and
+    adversarial terms.
+    """
+    reconstruction, posterior = model(images, generator)
+    error = (reconstruction.float() - images).square().sum(dim=(1, 2, 3))  # (B,)
+    return (error + KL_WEIGHT * posterior.kl()).mean()
+
+
+def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
+    """Each picture should find its caption among all of the batch, and each caption its picture.
+
+    images (B, 3, H, W), ids (B, L); fits[i, j] (B, B) bool: caption j is true of picture i. A true
+    caption is no negative: off the diagonal it leaves the softmax, so that `a blue four` is not
+    pushed away from other blue fours. Source: Radford et al. 2021, figure 3.
+    """
+    logits = model(images, ids).float()  # (pictures, captions)
+    pairs = torch.arange(len(images), device=images.device)
+    others = fits & ~torch.eye(len(images), dtype=torch.bool, device=images.device)
+    logits = logits.masked_fill(others, -torch.inf)
+    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+
+
+def denoising_loss(
+    model: UNet,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    context: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Noise the latents to a random timestep and predict what was done.
+
+    x0 (B, 4, H, W) latents of unit variance, context (B, L, D). Ho et al. 2020, equation 14.
+    """
+    t = torch.randint(len(schedule), (len(x0),), device=x0.device, generator=generator)
+    eps = torch.randn(x0.shape, device=x0.device, generator=generator)
+    prediction = model(schedule.add_noise(x0, eps, t), t, context)
+    return F.mse_loss(prediction.float(), schedule.target(x0, eps, t))

@@ -1,0 +1,172 @@
+"""The three stages in order. Each is a model, the batch of a step, its loss, and the loop."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import data
+from ..diffusion import NoiseSchedule
+from ..models import (
+    CLIP,
+    Autoencoder,
+    CLIPConfig,
+    DiagonalGaussian,
+    TextConfig,
+    TextEncoder,
+    UNet,
+    UNetConfig,
+    VisionConfig,
+)
+from ..pipeline import StableDiffusion
+from ..tokenizer import Tokenizer
+from .loop import Recipe, generator_for, mixed_precision, train
+from .losses import autoencoder_loss, clip_loss, denoising_loss
+
+RECIPES = {
+    "autoencoder": Recipe(steps=1000, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
+    "clip": Recipe(
+        steps=1500, batch_size=128, learning_rate=5e-4, ema_decay=0.99, weight_decay=0.1
+    ),
+    "unet": Recipe(steps=4000, batch_size=64, learning_rate=1e-3, ema_decay=0.998),
+}
+
+CONTEXT_LENGTH = 16  # tokens; the longest caption of ours has 14
+CAPTION_DROPOUT = 0.1  # how often the U-Net is shown the empty prompt instead
+POOL = 40_000  # pictures that are encoded once and noised again and again
+
+
+def train_tokenizer() -> Tokenizer:
+    """Byte-pair encoding of every word that a caption can have."""
+    batch = data.all_combinations().repeat(8, 1)
+    captions, _ = data.write_captions(batch, torch.Generator().manual_seed(0))
+    return Tokenizer.train(captions, max_length=CONTEXT_LENGTH)
+
+
+def train_autoencoder(directory: Path, seed: int, device, recipe: Recipe) -> Autoencoder:
+    """Stage 1: compress pictures 12 times; then measure the scale of the latents."""
+    torch.manual_seed(seed)
+    model = Autoencoder().to(device)
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = generator_for(step, seed)
+        batch = data.draw_batch(recipe.batch_size, "train", generator, device)
+        return autoencoder_loss(model, batch.images, generator_for(step, seed, device))
+
+    model = train(
+        model, loss_of_step, recipe, directory / "autoencoder.ckpt", seed, "1/3 autoencoder"
+    )
+    model.config = replace(model.config, scaling_factor=measure_scale(model, seed, device))
+    return model
+
+
+@torch.no_grad()
+def measure_scale(model: Autoencoder, seed: int, device) -> float:
+    """1 / standard deviation of 2,048 training pictures' latents. Rombach et al. 2022, G.1."""
+    batch = data.draw_batch(2048, "train", generator_for(0, seed), device)
+    latents = model.encode(batch.images).sample(generator_for(0, seed, device))
+    return 1.0 / latents.std().item()
+
+
+def hard_negatives(size: int, generator: torch.Generator) -> Tensor:
+    """Combinations (size, 4), three quarters of them in groups that share all but the digit.
+
+    The digit is what CLIP learns last; where nothing else tells the pictures of a group apart, it
+    has to look at it. The other quarter is drawn at random and teaches colour, size and position.
+    """
+    seen = data.seen_combinations()
+    drawn = seen[torch.randint(len(seen), (size,), generator=generator)]
+    groups = drawn[: size * 3 // 32, None].repeat(1, 10, 1)  # (groups, 10, 4)
+    groups[..., 0] = torch.arange(10)
+    hard = groups[~data.is_held_out(groups)]  # eight of every ten digits are seen
+    return torch.cat([hard, drawn[len(hard) :]])
+
+
+def train_clip(directory: Path, seed: int, device, recipe: Recipe, tokenizer: Tokenizer) -> CLIP:
+    """Stage 2: text and pictures into one space."""
+    torch.manual_seed(seed + 1)
+    text = TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length)
+    model = CLIP(CLIPConfig(text, VisionConfig())).to(device)
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = generator_for(step, seed + 1)
+        attributes = hard_negatives(recipe.batch_size, generator)
+        batch = data.draw_batch(recipe.batch_size, "train", generator, device, attributes)
+        ids = tokenizer(batch.captions).to(device)
+        same = batch.attributes[:, None] == batch.attributes[None]  # (pictures, captions, 4)
+        fits = (same | ~batch.mentioned[None]).all(dim=-1)
+        return clip_loss(model, batch.images, ids, fits)
+
+    return train(model, loss_of_step, recipe, directory / "clip.ckpt", seed, "2/3 CLIP")
+
+
+@torch.no_grad()
+def encode_pool(autoencoder: Autoencoder, seed: int, device, count: int = POOL):
+    """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, 4)."""
+    moments, attributes = [], []
+    for i in tqdm(range(0, count, 500), desc="3/3 encoding", unit="batch"):
+        batch = data.draw_batch(500, "train", generator_for(i, seed + 2), device)
+        with mixed_precision(device):
+            moments.append(autoencoder.moments(batch.images).float())
+        attributes.append(batch.attributes)
+    return torch.cat(moments), torch.cat(attributes)
+
+
+def train_unet(
+    directory: Path,
+    seed: int,
+    device,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    autoencoder: Autoencoder,
+    schedule: NoiseSchedule,
+) -> UNet:
+    """Stage 3: predict the noise in latents, given the caption."""
+    torch.manual_seed(seed + 2)
+    model = UNet(UNetConfig()).to(device)
+    moments, attributes = encode_pool(autoencoder, seed, device)
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = generator_for(step, seed + 2)
+        on_device = generator_for(step, seed + 2, device)
+        chosen = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
+        posterior = DiagonalGaussian(moments[chosen.to(device)])
+        x0 = posterior.sample(on_device) * autoencoder.config.scaling_factor
+        captions, _ = data.write_captions(attributes[chosen.to(device)].cpu(), generator)
+        dropped = torch.rand(len(captions), generator=generator) < CAPTION_DROPOUT
+        prompts = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
+        with torch.no_grad():
+            context = text_encoder(tokenizer(prompts).to(device))
+        return denoising_loss(model, schedule, x0, context, on_device)
+
+    return train(model, loss_of_step, recipe, directory / "unet.ckpt", seed, "3/3 U-Net")
+
+
+def train_all(
+    directory: Path, seed: int = 0, device="cpu", resume: bool = False, recipes=RECIPES
+) -> StableDiffusion:
+    """All three stages from nothing, or from where a killed run stopped; saves the pipeline.
+
+    Raises ValueError if `directory` holds a run already and `resume` is not asked for, or the other
+    way round.
+    """
+    working = directory / "training"
+    if not resume and directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; go on with --resume, or choose another --out")
+    if resume and not working.exists():
+        raise ValueError(f"{directory} holds no run to resume; leave out --resume to start one")
+    working.mkdir(parents=True, exist_ok=True)
+
+    tokenizer = train_tokenizer()
+    schedule = NoiseSchedule()
+    autoencoder = train_autoencoder(working, seed, device, recipes["autoencoder"])
+    clip = train_clip(working, seed, device, recipes["clip"], tokenizer)
+    unet = train_unet(
+        working, seed, device, recipes["unet"], tokenizer, clip.text_model, autoencoder, schedule
+    )
+    pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip)
+    pipe.save_pretrained(directory, dtype=torch.float16)
+    return StableDiffusion.from_pretrained(directory, device)
