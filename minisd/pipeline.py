@@ -93,9 +93,9 @@ class StableDiffusion:
         """Draw what the prompts say. Arguments as in diffusers' pipeline, but for the last two.
 
         height, width: pixels, as trained if left out; guidance_scale 1 is no guidance; latents
-        (B, 4, H/f, W/f): the starting noise, else drawn with `generator`; output_type "pil", or "pt"
-        for a tensor; sampler: one of SAMPLERS, else the checkpoint's own; progress: show a bar.
-        ValueError for arguments that make no sense.
+        (B, 4, H/f, W/f): the starting noise, else drawn with `generator`; output_type "pil", or
+        "pt" for a tensor; sampler: one of SAMPLERS, else the checkpoint's own; progress: show a
+        bar. ValueError for arguments that make no sense.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:

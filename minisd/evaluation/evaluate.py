@@ -141,8 +141,15 @@ def evaluate_autoencoder(
 
 
 def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = None) -> dict:
-    """All measurements of one checkpoint, as plain numbers that JSON can hold."""
+    """All measurements of one checkpoint, as plain numbers that JSON can hold.
+
+    Raises ValueError for fewer than 2 samples, and where the pipeline does.
+    """
     settings = settings or Settings()
+    if settings.samples < 2:
+        raise ValueError(
+            f"samples must be at least 2, one seen and one held out, not {settings.samples}"
+        )
     generator = torch.Generator().manual_seed(settings.seed + 100)
     test = data.draw_batch(settings.samples, "test", generator)
     results = evaluate_pictures(pipe, judge, settings)

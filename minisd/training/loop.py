@@ -32,7 +32,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
         name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"there is no device {name!r} on this machine") from error
     return torch.device(name)
@@ -133,14 +133,16 @@ def train(
         schedule.step()
         average.update_parameters(model)
         bar.update()
-        if step % 10 == 0:
+        save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
+        if step % 10 == 0 or save_now:  # not at every step: a GPU would have to wait
             if not loss.isfinite():
+                bar.close()
                 raise ValueError(
                     f"{label}: the loss is {loss.item()} at step {step}; lower the rate"
                 )
             rate = (bar.format_dict["rate"] or 0) * recipe.batch_size
             bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:.0f} pictures/s")
-        if step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY:
+        if save_now:
             save(step + 1)
             saved = time.monotonic()
     bar.close()
