@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +13,13 @@ from . import StableDiffusion, data, plots
 from .evaluation import Judge, Settings, evaluate, format_table
 from .pipeline import WEIGHTS
 from .training import pick_device, train_all
+
+
+def seed(text: str) -> int:
+    """A seed that every generator takes."""
+    if not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,22 +46,28 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--guidance", type=float, default=3.0, help="scale (%(default)s)")
         command.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm++ (%(default)s)")
     for command in (train, sample, measure):
-        command.add_argument("--seed", type=int, default=0, help="decides every bit (%(default)s)")
+        command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
     return parser.parse_args(arguments)
 
 
 def run_train(o: argparse.Namespace) -> None:
-    device = pick_device(o.device)
-    pipe = train_all(o.out, o.seed, device, o.resume)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # so that CUDA repeats its bits
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    pipe = train_all(o.out, o.seed, pick_device(o.device), o.resume)
+
+    real = data.draw_batch(32, "train", torch.Generator().manual_seed(o.seed))
+    plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
     captions = [data.say(c) for c in data.seen_combinations()[::20].tolist()]
-    images = pipe(captions, num_inference_steps=20, guidance_scale=3.0).images
-    plots.save(plots.gallery(images, captions), o.out / "gallery.png")
-    print(f"wrote {o.out}/gallery.png and a checkpoint that diffusers can read")
+    drawn = pipe(captions, generator=torch.Generator().manual_seed(o.seed)).images
+    plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
+    print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
+    print(f'draw with it: python -m minisd sample "a red seven" --weights {o.out}')
     report(pipe, Settings(seed=o.seed), o.out / "evaluation.json")
 
 
 def run_sample(o: argparse.Namespace) -> None:
+    plots.check_name(o.out)
     pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
     images = pipe(
         o.prompts,

@@ -3,7 +3,8 @@ out and name things: config translation and the few keys that differ.
 """
 
 import json
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -256,15 +257,30 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """ValueError with one clear line if the file is missing or is not JSON."""
+    """ValueError with one clear line if the file is missing or does not hold a JSON object."""
     if not path.exists():
         raise ValueError(
             f"{path} is missing; is {path.parent} part of a diffusers pipeline directory?"
         )
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it does not hold a JSON object")
+    return content
+
+
+def make_model(folder: Path, model: type[nn.Module], translate: Callable) -> nn.Module:
+    """The network that the folder's config.json describes. ValueError, one clear line, if none."""
+    path = folder / "config.json"
+    config = read_json(path)
+    try:
+        return model(translate(config))
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged: it lacks {error}") from error
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def save_model(folder: Path, file: str, config: dict, state: dict[str, Tensor], dtype=None) -> None:
@@ -286,7 +302,7 @@ def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: s
     try:
         model.load_state_dict({k: v.float() for k, v in rename(state).items()})
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
+        first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise ValueError(f"{path} does not fit its config.json: {first}") from error
     return model.eval()
 
@@ -296,7 +312,7 @@ def save_unet(folder: Path, model: UNet, dtype=None) -> None:
 
 
 def load_unet(folder: Path) -> UNet:
-    return load_model(folder, DIFFUSERS, UNet(unet_from_hf(read_json(folder / "config.json"))))
+    return load_model(folder, DIFFUSERS, make_model(folder, UNet, unet_from_hf))
 
 
 def save_autoencoder(folder: Path, model: Autoencoder, dtype=None) -> None:
@@ -304,7 +320,7 @@ def save_autoencoder(folder: Path, model: Autoencoder, dtype=None) -> None:
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
-    model = Autoencoder(autoencoder_from_hf(read_json(folder / "config.json")))
+    model = make_model(folder, Autoencoder, autoencoder_from_hf)
     return load_model(folder, DIFFUSERS, model, autoencoder_keys_from_hf)
 
 
@@ -314,7 +330,7 @@ def save_text_encoder(folder: Path, model: TextEncoder, dtype=None) -> None:
 
 
 def load_text_encoder(folder: Path) -> TextEncoder:
-    model = TextEncoder(text_from_hf(read_json(folder / "config.json")))
+    model = make_model(folder, TextEncoder, text_from_hf)
     return load_model(folder, TRANSFORMERS, model, text_keys_from_hf)
 
 
@@ -323,7 +339,7 @@ def save_clip(folder: Path, model: CLIP, dtype=None) -> None:
 
 
 def load_clip(folder: Path) -> CLIP:
-    model = CLIP(clip_from_hf(read_json(folder / "config.json")))
+    model = make_model(folder, CLIP, clip_from_hf)
     return load_model(folder, TRANSFORMERS, model, clip_keys_from_hf)
 
 

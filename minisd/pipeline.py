@@ -1,5 +1,6 @@
 """StableDiffusion: prompt in, pictures out. All the parts, joined."""
 
+import math
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -104,6 +105,8 @@ class StableDiffusion:
             raise ValueError(
                 f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}"
             )
+        if not math.isfinite(guidance_scale):
+            raise ValueError(f"guidance_scale must be a number, not {guidance_scale}")
         if output_type not in ("pil", "pt"):
             raise ValueError(f'output_type must be "pil" or "pt", not {output_type!r}')
         negatives = (
@@ -119,6 +122,8 @@ class StableDiffusion:
         )
         if latents is None:
             latents = self.draw_latents(len(context), height, width, generator)
+        if len(latents) != len(context):
+            raise ValueError(f"{len(latents)} latents do not fit {len(context)} pictures")
         latents = latents.to(self.device)
         denoise = classifier_free(self.unet, context, empty, guidance_scale)
         steps = trajectory(
@@ -130,7 +135,8 @@ class StableDiffusion:
             eta,
             generator,
         )
-        for _, x_s in tqdm(steps, total=num_inference_steps, disable=not progress):
+        # The bar waits a moment, so that none stands above the message if an argument is wrong.
+        for _, x_s in tqdm(steps, total=num_inference_steps, disable=not progress, delay=0.1):
             latents = x_s
         images = self.decode(latents)
         return Output(to_pil(images) if output_type == "pil" else images)
@@ -140,7 +146,7 @@ class StableDiffusion:
         f, side = self.autoencoder.config.downscale, self.unet.config.sample_size
         least = f * 2 ** (len(self.unet.config.block_out_channels) - 1)
         size = [pixels or side * f for pixels in (height, width)]
-        if any(pixels % least for pixels in size):
+        if any(pixels < 1 or pixels % least for pixels in size):
             raise ValueError(
                 f"height and width must be multiples of {least}, not {size[0]}x{size[1]}"
             )

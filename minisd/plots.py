@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 WRAP = 22  # characters of a caption on one line
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 
 
 def to_array(image) -> np.ndarray:
@@ -38,14 +39,22 @@ def gallery(images, captions: list[str], columns: int = 8, title: str = "") -> F
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(to_array(image), interpolation="nearest")
-        axis.set_title(wrap(caption), fontsize=8, y=-0.02, va="top")
+        # A caption is no formula, whatever $ there is in it.
+        axis.set_title(wrap(caption), fontsize=8, y=-0.02, va="top", parse_math=False)
     if title:
         figure.suptitle(title)
     return figure
 
 
+def check_name(path: str | Path) -> None:
+    """ValueError if a file of this name cannot be a picture."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} must end in {', '.join(SUFFIXES)}")
+
+
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure and close it."""
+    """Write the figure and close it. ValueError if the name is not that of a picture."""
+    check_name(path)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)

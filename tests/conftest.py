@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PATHS = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, PATHS)))
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
@@ -27,3 +28,19 @@ def pytest_collection_modifyitems(items):
         if hasattr(item, "output_timeout"):  # a notebook's cell, as nbval makes it
             item.output_timeout = 60  # seconds for its last output to arrive; nbval says 5
             item.parent.skip_compare = tuple({*item.parent.skip_compare, *NOT_COMPARED})
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe():
+    """An untrained StableDiffusion, tiny, with our own tokenizer. Not to be changed."""
+    from tests.helpers import make_tiny_pipe
+
+    return make_tiny_pipe()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_pipe, tmp_path_factory):
+    """The directory of that pipeline, as `save_pretrained` writes it. Not to be changed."""
+    directory = tmp_path_factory.mktemp("weights") / "tiny"
+    tiny_pipe.save_pretrained(directory)
+    return directory

@@ -147,7 +147,9 @@ def trajectory(
         x0, eps = predictions(schedule.config.prediction_type, output, x, a_t)
         noise = torch.zeros(())
         if rule.noisy or eta > 0:
-            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            where = generator.device if generator else x.device  # a CPU seed serves every device
+            noise = torch.randn(x.shape, generator=generator, device=where, dtype=x.dtype)
+            noise = noise.to(x.device)
         now = Point(t, x, x0, eps, a_t, a_s)
         x = rule.step(now, before, eta, noise)
         before = now

@@ -50,7 +50,7 @@ def draw(pipe: StableDiffusion, captions: list[str], settings: Settings, seed: i
     """Pictures (B, 3, 32, 32) in [-1, 1] for the captions."""
     generator = torch.Generator().manual_seed(seed)
     pictures = []
-    for i in tqdm(range(0, len(captions), BATCH), desc=label, unit="batch"):
+    for i in tqdm(range(0, len(captions), BATCH), desc=label, unit="batch", delay=0.1):
         out = pipe(
             captions[i : i + BATCH],
             num_inference_steps=settings.steps,
@@ -134,6 +134,8 @@ def evaluate_autoencoder(
     ]
     decoded, before = torch.cat(parts), judge(images).cpu()
     readable = (before == truth).all(dim=1)
+    if not readable.any():
+        raise ValueError(f"the judge reads none of {len(truth)} real pictures; take more samples")
     return {
         "psnr": psnr(decoded, images),
         "kept": rates(judge(decoded)[readable.to(judge.device)], truth[readable]),

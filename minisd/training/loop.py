@@ -38,8 +38,9 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def mixed_precision(device: torch.device) -> torch.autocast:
+def mixed_precision(device: str | torch.device) -> torch.autocast:
     """bfloat16 where the hardware multiplies in it, which is where it is faster; else float32."""
+    device = torch.device(device)
     if device.type == "cpu":
         abilities = torch.cpu.get_capabilities()
         fast = abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16")

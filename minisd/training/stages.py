@@ -30,7 +30,7 @@ RECIPES = {
     "clip": Recipe(
         steps=1500, batch_size=128, learning_rate=5e-4, ema_decay=0.99, weight_decay=0.1
     ),
-    "unet": Recipe(steps=4000, batch_size=64, learning_rate=1e-3, ema_decay=0.998),
+    "unet": Recipe(steps=5000, batch_size=32, learning_rate=8e-4, ema_decay=0.998),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest caption of ours has 14

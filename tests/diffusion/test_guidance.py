@@ -1,0 +1,51 @@
+"""Classifier-free guidance: away from the empty prompt, towards the prompt."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from minisd.diffusion import classifier_free
+
+X, T = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)), torch.tensor(7)
+PROMPT, EMPTY = torch.full((2, 5, 8), 3.0), torch.full((2, 5, 8), 1.0)
+
+
+class Model:
+    """Answers x times the mean of its context, and remembers how often it was asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, t, context):
+        self.calls += 1
+        return x * context.mean(dim=(1, 2))[:, None, None, None] + t
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0, 7.5])
+def test_guidance_is_equation_6_of_ho_and_salimans(scale):
+    """(1 + w) eps(x, c) - w eps(x), where w = scale - 1."""
+    model, w = Model(), scale - 1
+    expected = (1 + w) * model(X, T, PROMPT) - w * model(X, T, EMPTY)
+    assert_close(classifier_free(model, PROMPT, EMPTY, scale)(X, T), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 1.0, 3.0])
+def test_one_call_of_the_model_serves_both_halves(scale):
+    model = Model()
+    classifier_free(model, PROMPT, EMPTY, scale)(X, T)
+    assert model.calls == 1
+
+
+def test_scale_1_is_the_bare_model_bit_for_bit():
+    model = Model()
+    assert torch.equal(classifier_free(model, PROMPT, EMPTY, 1)(X, T), model(X, T, PROMPT))
+
+
+def test_each_picture_is_guided_by_its_own_prompts():
+    prompts, negatives = torch.randn(3, 5, 8), torch.randn(3, 5, 8)
+    x = torch.randn(3, 4, 2, 2)
+    together = classifier_free(Model(), prompts, negatives, 4.0)(x, T)
+    for i in range(3):
+        row = slice(i, i + 1)
+        alone = classifier_free(Model(), prompts[row], negatives[row], 4.0)(x[row], T)
+        assert_close(together[row], alone)

@@ -1,0 +1,189 @@
+"""The evaluation gives full marks to pictures that are right, and bad ones to those that are not.
+
+Stubs stand in for the pipeline, so that what is measured is the evaluation itself.
+"""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from minisd.data import ATTRIBUTES, all_combinations, draw_batch, is_held_out
+from minisd.evaluation import Judge, Settings, evaluate, format_table, judge
+from minisd.evaluation.evaluate import evaluate_clip
+from minisd.evaluation.judge import Reader
+from tests.helpers import read_caption
+
+torch.manual_seed(0)
+JUDGE = Judge.load() if judge.PATH.exists() else Judge(Reader())
+# An untrained judge cannot read digits, but colour, size and position it measures.
+NAMES = ("joint", *ATTRIBUTES) if judge.PATH.exists() else ATTRIBUTES[1:]
+CHANCE = {"joint": 1 / 800, "digit": 1 / 10, "colour": 1 / 8, "size": 1 / 2, "position": 1 / 5}
+SAMPLES = 400
+
+
+class Stub:
+    """A "pipeline" that draws real renders: what the caption says if it `listens`, else anything.
+
+    Its "autoencoder" loses a little contrast or, if `blank`, everything.
+    """
+
+    device, clip = torch.device("cpu"), None
+
+    def __init__(self, listens=True, blank=False):
+        self.listens, contrast = listens, 0.0 if blank else 0.9
+        self.captions, self.calls = [], []
+        self.autoencoder = SimpleNamespace(
+            encode=lambda images: SimpleNamespace(mean=images),
+            decode=lambda latents: contrast * (latents + 1) - 1,
+        )
+
+    def __call__(self, captions, generator, output_type, **options):
+        self.captions += captions
+        self.calls.append(options)
+        wanted = torch.tensor([read_caption(c) for c in captions])
+        if not self.listens:
+            wanted = all_combinations()[torch.randint(800, (len(wanted),), generator=generator)]
+        images = draw_batch(len(wanted), "test", generator, attributes=wanted).images
+        return SimpleNamespace(images=(images + 1) / 2)
+
+
+@pytest.fixture(scope="module")
+def listening():
+    """(the stub, its results)"""
+    stub = Stub()
+    return stub, evaluate(stub, JUDGE, Settings(samples=SAMPLES, steps=7, guidance=2.5))
+
+
+@pytest.fixture(scope="module")
+def deaf():
+    return evaluate(Stub(listens=False, blank=True), JUDGE, Settings(samples=SAMPLES))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("group", ["seen", "held_out"])
+def test_real_pictures_get_the_marks_of_real_pictures(listening, group, name):
+    drawn, real = (listening[1][group][which][name] for which in ("drawn", "real"))
+    assert real["rate"] > 0.9
+    assert drawn["rate"] == pytest.approx(real["rate"], abs=0.04)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("group", ["seen", "held_out"])
+def test_pictures_that_ignore_the_caption_are_right_by_chance(deaf, group, name):
+    drawn = deaf[group]["drawn"][name]
+    assert drawn["low"] - 0.02 <= CHANCE[name] <= drawn["high"] + 0.02
+    assert deaf[group]["real"][name]["rate"] > 0.9  # the judge is not to blame
+
+
+def test_the_frechet_distance_of_real_pictures_is_the_floor(listening):
+    frechet = listening[1]["frechet"]
+    assert frechet["floor"] > 0 and frechet["drawn"] < 2 * frechet["floor"]
+
+
+def test_the_frechet_distance_of_noise_is_far_above_the_floor():
+    class Noise(Stub):
+        def __call__(self, captions, generator, **options):
+            return SimpleNamespace(images=torch.rand(len(captions), 3, 32, 32, generator=generator))
+
+    frechet = evaluate(Noise(), JUDGE, Settings(samples=SAMPLES))["frechet"]
+    assert frechet["drawn"] > 5 * frechet["floor"]
+
+
+def test_half_of_the_captions_are_seen_and_half_held_out_and_all_are_full(listening):
+    wanted = torch.tensor([read_caption(c) for c in listening[0].captions])
+    assert (wanted >= 0).all()
+    half = SAMPLES // 2
+    assert not is_held_out(wanted[:half]).any() and is_held_out(wanted[half:]).all()
+    assert len(wanted[half:].unique(dim=0)) == 160  # each as often as the others
+
+
+def test_the_settings_reach_the_pipeline(listening):
+    stub, results = listening
+    expected = {"num_inference_steps": 7, "guidance_scale": 2.5, "sampler": "ddim"}
+    assert all(call == expected for call in stub.calls)
+    assert results["settings"] == {
+        "samples": SAMPLES,
+        "steps": 7,
+        "guidance": 2.5,
+        "sampler": "ddim",
+        "seed": 0,
+    }
+
+
+def test_every_rate_lies_in_its_interval_and_adds_up(listening, deaf):
+    for results in (listening[1], deaf):
+        for group in ("seen", "held_out"):
+            for row in results[group]["drawn"], results[group]["real"]:
+                for rate in row.values():
+                    assert 0 <= rate["low"] <= rate["rate"] <= rate["high"] <= 1
+                    assert rate["rate"] == rate["right"] / rate["of"] and rate["of"] == SAMPLES // 2
+                    assert row["joint"]["right"] <= rate["right"]
+
+
+def test_the_autoencoder_is_measured_on_what_the_judge_can_read(listening, deaf):
+    good, bad = listening[1]["autoencoder"], deaf["autoencoder"]
+    assert good["kept"]["joint"]["rate"] > 0.95 and bad["kept"]["joint"]["rate"] == 0
+    assert good["kept"]["joint"]["of"] == bad["kept"]["joint"]["of"] <= SAMPLES
+    assert good["psnr"] > 30 > bad["psnr"]
+
+
+def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe):
+    results = evaluate(tiny_pipe, JUDGE, Settings(samples=40, steps=2))
+    text = format_table(results)
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    for row in (
+        "seen, drawn",
+        "seen, real renders",
+        "held out, drawn",
+        "held out, real renders",
+        "autoencoder keeps",
+        "CLIP zero-shot",
+        "Frechet distance",
+        "reconstruction",
+        "CLIP score",
+    ):
+        assert sum(line.startswith(row) for line in text.splitlines()) == 1, row
+    assert all(name in text.splitlines()[0] for name in ("joint", *ATTRIBUTES))
+    assert results["zero_shot"]["joint"]["rate"] < 0.2  # untrained
+
+
+def test_a_pipeline_without_clip_has_no_clip_rows(listening):
+    assert not {"zero_shot", "clip_score"} & listening[1].keys()
+    assert "CLIP" not in format_table(listening[1])
+
+
+def test_a_clip_that_understands_is_right_zero_shot():
+    """One hot vector for each attribute, from the caption and from the pixels."""
+
+    def hot(attributes):
+        sizes = (10, 8, 2, 5)
+        parts = [torch.nn.functional.one_hot(a, n) for a, n in zip(attributes.T, sizes)]
+        return torch.cat(parts, dim=1).float() / 2
+
+    test = draw_batch(100, "test", torch.Generator().manual_seed(0))
+    clip = SimpleNamespace(
+        encode_text=lambda ids: hot(ids), encode_image=lambda _: hot(test.attributes)
+    )
+    read = lambda captions: torch.tensor([read_caption(c) for c in captions])  # noqa: E731
+    pipe = SimpleNamespace(device=torch.device("cpu"), clip=clip, tokenizer=read)
+    assert evaluate_clip(pipe, test.images, test.attributes)["joint"]["rate"] == 1
+    assert evaluate_clip(pipe, test.images, test.attributes.roll(1, 0))["joint"]["rate"] < 0.1
+
+
+def test_the_seed_decides_every_number():
+    def numbers(seed):
+        results = evaluate(Stub(listens=False), JUDGE, Settings(samples=40, seed=seed))
+        for group in ("seen", "held_out"):
+            results[group].pop("seconds")
+        return results
+
+    assert numbers(1) == numbers(1)
+    assert numbers(1)["frechet"] != numbers(2)["frechet"]
+
+
+@pytest.mark.parametrize("samples", [1, 0, -4])
+def test_too_few_samples_are_refused(samples):
+    with pytest.raises(ValueError, match=f"at least 2.*not {samples}"):
+        evaluate(Stub(), JUDGE, Settings(samples=samples))

@@ -1,0 +1,110 @@
+"""What several tests need: an independent reading of captions, and tiny models."""
+
+from functools import cache, partial
+
+import torch
+
+from minisd import StableDiffusion
+from minisd.data import scenes
+from minisd.diffusion import NoiseSchedule
+from minisd.models import (
+    CLIP,
+    Autoencoder,
+    AutoencoderConfig,
+    CLIPConfig,
+    TextConfig,
+    UNet,
+    UNetConfig,
+    VisionConfig,
+)
+from minisd.training import Recipe, train_tokenizer
+
+# Every word that a caption may have, as a reader of English takes it: word -> (attribute, index).
+MEANING = {
+    word: (attribute, index)
+    for attribute, words in enumerate(
+        (
+            "zero one two three four five six seven eight nine",
+            "red orange yellow green cyan blue purple white",
+            "small large",
+        )
+    )
+    for index, word in enumerate(words.split())
+} | {str(i): (0, i) for i in range(10)}
+PLACES = ("at the top left", "at the top right", "at the bottom left", "at the bottom right")
+PLACES = (*PLACES, "in the center")
+FILLERS = {"a", "an", "the", "picture", "of", "there", "is", "digit"}
+
+
+def read_caption(caption: str) -> list[int]:
+    """What the caption says of (digit, colour, size, position); -1 where it says nothing.
+
+    AssertionError if it says something twice, or has a word that means nothing here.
+    """
+    said = [-1] * 4
+    for index, place in enumerate(PLACES):
+        if place in caption:
+            assert said[3] == -1, f"two places in {caption!r}"
+            said[3], caption = index, caption.replace(place, "", 1)
+    for word in caption.replace(",", " ").split():
+        if word not in FILLERS:
+            assert word in MEANING, f"{word!r} is no word of our captions"
+            attribute, index = MEANING[word]
+            assert said[attribute] == -1, f"{caption!r} names its {attribute} twice"
+            said[attribute] = index
+    return said
+
+
+our_tokenizer = cache(train_tokenizer)
+
+TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_layers": 1, "num_heads": 2}
+TINY_AUTOENCODER = AutoencoderConfig(block_out_channels=(4, 8, 8), norm_num_groups=4)
+TINY_UNET = UNetConfig(
+    block_out_channels=(8, 16), num_heads=2, cross_attention_dim=16, norm_num_groups=4
+)
+
+
+def wake(unet: UNet) -> UNet:
+    """A fresh U-Net answers zero to everything; give its zeros random values."""
+    generator = torch.Generator().manual_seed(0)
+    for p in unet.parameters():
+        if not p.any():
+            p.data.normal_(std=0.1, generator=generator)
+    return unet
+
+
+def make_tiny_pipe() -> StableDiffusion:
+    """A whole pipeline with a few thousand random weights; it draws noise, in milliseconds."""
+    torch.manual_seed(0)
+    tokenizer = our_tokenizer()
+    text = TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length, **TOWER)
+    clip = CLIP(CLIPConfig(text, VisionConfig(**TOWER), projection_dim=8))
+    unet, autoencoder = wake(UNet(TINY_UNET)), Autoencoder(TINY_AUTOENCODER)
+    return StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, NoiseSchedule(), clip)
+
+
+def equal(a, b) -> bool:
+    """Bit for bit, whatever is in there: tensors, numbers, lists and dicts of them."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def shrink(stages, set_attribute=setattr) -> dict:
+    """Make the training stages tiny, in networks and pictures. Returns recipes of a few steps."""
+    small = {
+        "train_tokenizer": our_tokenizer,
+        "Autoencoder": partial(Autoencoder, TINY_AUTOENCODER),
+        "TextConfig": partial(TextConfig, **TOWER),
+        "VisionConfig": partial(VisionConfig, **TOWER),
+        "UNetConfig": lambda: TINY_UNET,
+        "encode_pool": partial(stages.encode_pool, count=500),
+    }
+    for name, value in small.items():
+        set_attribute(stages, name, value)
+    set_attribute(scenes, "SUPERSAMPLE", 1)
+    return {name: Recipe(steps=4, batch_size=16) for name in stages.RECIPES}
