@@ -10,15 +10,11 @@ import pytest
 import torch
 
 from minisd.data import ATTRIBUTES, all_combinations, draw_batch, is_held_out
-from minisd.evaluation import Judge, Settings, evaluate, format_table, judge
+from minisd.evaluation import Judge, Settings, evaluate, format_table
 from minisd.evaluation.evaluate import evaluate_clip
-from minisd.evaluation.judge import Reader
 from tests.helpers import read_caption
 
-torch.manual_seed(0)
-JUDGE = Judge.load() if judge.PATH.exists() else Judge(Reader())
-# An untrained judge cannot read digits, but colour, size and position it measures.
-NAMES = ("joint", *ATTRIBUTES) if judge.PATH.exists() else ATTRIBUTES[1:]
+NAMES = ("joint", *ATTRIBUTES)
 CHANCE = {"joint": 1 / 800, "digit": 1 / 10, "colour": 1 / 8, "size": 1 / 2, "position": 1 / 5}
 SAMPLES = 400
 
@@ -50,15 +46,20 @@ class Stub:
 
 
 @pytest.fixture(scope="module")
-def listening():
-    """(the stub, its results)"""
-    stub = Stub()
-    return stub, evaluate(stub, JUDGE, Settings(samples=SAMPLES, steps=7, guidance=2.5))
+def judge():
+    return Judge.load()
 
 
 @pytest.fixture(scope="module")
-def deaf():
-    return evaluate(Stub(listens=False, blank=True), JUDGE, Settings(samples=SAMPLES))
+def listening(judge):
+    """(the stub, its results)"""
+    stub = Stub()
+    return stub, evaluate(stub, judge, Settings(samples=SAMPLES, steps=7, guidance=2.5))
+
+
+@pytest.fixture(scope="module")
+def deaf(judge):
+    return evaluate(Stub(listens=False, blank=True), judge, Settings(samples=SAMPLES))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +67,7 @@ def deaf():
 def test_real_pictures_get_the_marks_of_real_pictures(listening, group, name):
     drawn, real = (listening[1][group][which][name] for which in ("drawn", "real"))
     assert real["rate"] > 0.9
-    assert drawn["rate"] == pytest.approx(real["rate"], abs=0.04)
+    assert drawn["rate"] == pytest.approx(real["rate"], abs=0.06)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,12 +83,12 @@ def test_the_frechet_distance_of_real_pictures_is_the_floor(listening):
     assert frechet["floor"] > 0 and frechet["drawn"] < 2 * frechet["floor"]
 
 
-def test_the_frechet_distance_of_noise_is_far_above_the_floor():
+def test_the_frechet_distance_of_noise_is_far_above_the_floor(judge):
     class Noise(Stub):
         def __call__(self, captions, generator, **options):
             return SimpleNamespace(images=torch.rand(len(captions), 3, 32, 32, generator=generator))
 
-    frechet = evaluate(Noise(), JUDGE, Settings(samples=SAMPLES))["frechet"]
+    frechet = evaluate(Noise(), judge, Settings(samples=SAMPLES))["frechet"]
     assert frechet["drawn"] > 5 * frechet["floor"]
 
 
@@ -129,8 +130,8 @@ def test_the_autoencoder_is_measured_on_what_the_judge_can_read(listening, deaf)
     assert good["psnr"] > 30 > bad["psnr"]
 
 
-def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe):
-    results = evaluate(tiny_pipe, JUDGE, Settings(samples=40, steps=2))
+def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe, judge):
+    results = evaluate(tiny_pipe, judge, Settings(samples=40, steps=2))
     text = format_table(results)
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     for row in (
@@ -172,9 +173,9 @@ def test_a_clip_that_understands_is_right_zero_shot():
     assert evaluate_clip(pipe, test.images, test.attributes.roll(1, 0))["joint"]["rate"] < 0.1
 
 
-def test_the_seed_decides_every_number():
+def test_the_seed_decides_every_number(judge):
     def numbers(seed):
-        results = evaluate(Stub(listens=False), JUDGE, Settings(samples=40, seed=seed))
+        results = evaluate(Stub(listens=False), judge, Settings(samples=40, seed=seed))
         for group in ("seen", "held_out"):
             results[group].pop("seconds")
         return results
@@ -184,6 +185,6 @@ def test_the_seed_decides_every_number():
 
 
 @pytest.mark.parametrize("samples", [1, 0, -4])
-def test_too_few_samples_are_refused(samples):
+def test_too_few_samples_are_refused(judge, samples):
     with pytest.raises(ValueError, match=f"at least 2.*not {samples}"):
-        evaluate(Stub(), JUDGE, Settings(samples=samples))
+        evaluate(Stub(), judge, Settings(samples=samples))

@@ -7,8 +7,6 @@ from minisd.data import ATTRIBUTES, VALUES, draw_batch
 from minisd.evaluation import Judge, judge, measure, train_judge
 from minisd.evaluation.judge import Reader
 
-shipped = pytest.mark.skipif(not judge.PATH.exists(), reason="data/judge.safetensors is missing")
-
 
 @pytest.fixture(scope="module")
 def real():
@@ -92,7 +90,6 @@ def test_features_are_what_the_frechet_distance_compares(real):
     assert features.std(dim=0).max() > 0
 
 
-@shipped
 def test_the_shipped_judge_reads_the_digits_of_handwriting_it_never_saw(real):
     assert (Judge.load()(real.images)[:, 0] == real.attributes[:, 0]).float().mean() >= 0.95
 

@@ -1,0 +1,313 @@
+"""The command line: what works, and one clear line for what cannot."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from PIL import Image
+
+from minisd import __main__ as command_line
+from minisd import pipeline
+from minisd.evaluation import Judge
+from minisd.evaluation.judge import Reader
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Each test runs in an empty directory, and leaves Python's warnings as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(pipeline, "tqdm", lambda steps, **_: steps)  # no bar, however slow
+    torch.manual_seed(0)
+    judge = Judge(Reader())
+    monkeypatch.setattr(Judge, "load", lambda device: judge)
+
+
+@pytest.fixture
+def weights(tiny_weights, tmp_path_factory):
+    """A copy of the tiny checkpoint, to be damaged."""
+    return shutil.copytree(tiny_weights, tmp_path_factory.mktemp("copy") / "weights")
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        """(exit code, what was printed, lines of stderr)"""
+        try:
+            code = command_line.main([str(a) for a in arguments])
+        except SystemExit as stop:  # argparse's way
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    def refused(*arguments):
+        """The one line on stderr; nothing is written."""
+        before = sorted(tmp_path.rglob("*"))
+        code, out, lines = run(*arguments)
+        assert code not in (0, None) and not out
+        assert len(lines) == 1 and lines[0].startswith("minisd: error: "), lines
+        assert sorted(tmp_path.rglob("*")) == before
+        return lines[0].removeprefix("minisd: error: ")
+
+    return refused
+
+
+# What works
+
+
+def test_sample_writes_a_picture_and_says_so(run, tiny_weights, tmp_path):
+    options = ("--weights", tiny_weights, "--steps", 2, "--out", "new/two.png", "--device", "cpu")
+    code, out, lines = run("sample", "a red seven", "a blue one", *options)
+    assert (code, out, lines) == (0, "wrote new/two.png\n", [])
+    assert Image.open(tmp_path / "new" / "two.png").width > 200
+
+
+def test_the_same_seed_writes_the_same_file(run, tiny_weights, tmp_path):
+    for name in ("one.png", "same.png"):
+        run("sample", "a red seven", "--weights", tiny_weights, "--steps", 2, "--out", name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--sampler", "ddpm"), ("--sampler", "dpm++"), ("--eta", 1), ("--guidance", 1)]
+    + [("--negative", "a blue one"), ("--steps", 5), ("--seed", 1)],
+)
+def test_every_option_of_sample_changes_the_picture(run, tiny_weights, tmp_path, option):
+    start = ("sample", "a red seven", "--weights", tiny_weights, "--steps", 4)
+    for name, more in ("plain", ()), ("changed", option):
+        code, _, lines = run(*start, "--out", f"{name}.png", *more)
+        assert (code, lines) == (0, [])
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "changed.png").read_bytes()
+
+
+def test_evaluate_prints_a_table_and_writes_numbers(run, tiny_weights, tmp_path):
+    options = ("--weights", tiny_weights, "--samples", 40, "--steps", 1, "--json", "numbers.json")
+    code, out, lines = run("evaluate", *options)
+    assert (code, lines) == (0, [])
+    assert "held out, drawn" in out and "Frechet distance" in out
+    assert json.loads((tmp_path / "numbers.json").read_text())["settings"]["samples"] == 40
+
+
+def test_a_prompt_that_is_too_long_is_drawn_and_the_rest_is_shown(run, tiny_weights, tmp_path):
+    prompt = "a small red seven at the top left " * 2 + "of the picture"
+    code, _, lines = run("sample", prompt, "--weights", tiny_weights, "--steps", 2)
+    assert code == 0 and (tmp_path / "sample.png").exists()
+    note = "the prompt is too long; this was cut: 'top left of the picture'"
+    assert lines == [f"minisd: note: {note}"]
+
+
+def test_a_word_that_means_nothing_is_named_and_drawn_all_the_same(run, tiny_weights, tmp_path):
+    code, _, lines = run("sample", "a red elephant", "--weights", tiny_weights, "--steps", 2)
+    assert code == 0 and (tmp_path / "sample.png").exists()
+    assert lines == ["minisd: note: the model never saw these words: elephant"]
+
+
+@pytest.mark.parametrize("prompt", ["", "costs $5 or $6", r"$\frac$", "_^{\\"])
+def test_a_prompt_may_be_anything(run, tiny_weights, tmp_path, prompt):
+    code, _, lines = run("sample", prompt, "--weights", tiny_weights, "--steps", 2)
+    assert code == 0 and (tmp_path / "sample.png").exists()
+    assert all(line.startswith("minisd: note: ") for line in lines)
+
+
+# What cannot work
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--sampler", "euler"), "ddpm, ddim, dpm++, not 'euler'"),
+        (("--steps", "0"), "from 1 to 1000, not 0"),
+        (("--steps", "1001"), "from 1 to 1000, not 1001"),
+        (("--steps", "-5"), "from 1 to 1000, not -5"),
+        (("--eta", "2"), "eta must be from 0 to 1"),
+        (("--eta", "nan"), "eta must be from 0 to 1"),
+        (("--eta", "0.5", "--sampler", "dpm++"), "0 unless the sampler is ddim"),
+        (("--guidance", "nan"), "guidance_scale must be a number, not nan"),
+        (("--device", "tpu"), "no device 'tpu'"),
+        (("--device", "meta"), "no device 'meta'"),
+        (("--weights", "nowhere"), "nowhere holds no checkpoint (no model_index.json)"),
+        (("--out", "picture.xyz"), "picture.xyz must end in .png"),
+        (("--out", "picture"), "picture must end in .png"),
+    ],
+)
+def test_sample_refuses(refused, tiny_weights, option, message):
+    assert message in refused("sample", "a red seven", "--weights", tiny_weights, *option)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--samples", "0"), "samples must be at least 2"),
+        (("--samples", "1"), "samples must be at least 2"),
+        (("--samples", "-7"), "samples must be at least 2"),
+        (("--samples", "4", "--sampler", "euler"), "not 'euler'"),
+        (("--samples", "4", "--steps", "0"), "from 1 to 1000, not 0"),
+        (("--weights", "nowhere"), "nowhere holds no checkpoint"),
+        (("--device", "cuda:99"), "no device 'cuda:99'"),
+    ],
+)
+def test_evaluate_refuses(refused, tiny_weights, option, message):
+    assert message in refused("evaluate", "--weights", tiny_weights, "--json", "n.json", *option)
+
+
+def test_evaluate_says_when_the_judge_is_missing(refused, tiny_weights, monkeypatch):
+    def load(device):
+        raise ValueError("the judge's weights are missing or damaged")
+
+    monkeypatch.setattr(Judge, "load", load)
+    assert "judge" in refused("evaluate", "--weights", tiny_weights)
+
+
+def test_train_refuses_a_directory_that_holds_something(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    assert "run is not empty" in refused("train", "--out", "run")
+    assert "run holds no run to resume" in refused("train", "--out", "run", "--resume")
+    assert "no device 'tpu'" in refused("train", "--out", "new", "--device", "tpu")
+    assert "run/thesis.txt" in refused("train", "--out", "run/thesis.txt")
+
+
+def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weights, tmp_path):
+    (tmp_path / "file").write_text("")
+    options = ("--weights", tiny_weights, "--steps", 1)
+    assert "file" in refused("sample", "a red seven", *options, "--out", "file/sample.png")
+    (tmp_path / "folder.png").mkdir()
+    assert "folder.png" in refused("sample", "a red seven", *options, "--out", "folder.png")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sample",),
+        ("sample", "--steps", "abc", "a red seven"),
+        ("sample", "--seed", "x", "a red seven"),
+        ("sample", "--seed", "-1", "a red seven"),
+        ("sample", "--seed", str(2**64), "a red seven"),
+        ("train", "--seed", str(2**64)),
+        ("evaluate", "--samples", "many"),
+        ("draw", "a red seven"),
+        (),
+    ],
+)
+def test_argparse_refuses_in_its_own_words(run, tmp_path, arguments):
+    code, out, lines = run(*arguments)
+    assert code == 2 and not out
+    assert lines[0].startswith("usage: python -m minisd")
+    assert sum("error: " in line for line in lines) == 1 and "error: " in lines[-1]
+    assert not list(tmp_path.iterdir())
+
+
+# Damaged weights
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def garble(path):
+    path.write_bytes(b"\xff{" + path.read_bytes())
+
+
+def more_layers(path):
+    path.write_text(path.read_text().replace('"layers_per_block": 1', '"layers_per_block": 2'))
+
+
+def make_sdxl(path):
+    path.write_text(path.read_text().replace("{", '{"addition_embed_type": "text_time",', 1))
+
+
+def empty_object(path):
+    path.write_text("{}")
+
+
+def a_list(path):
+    path.write_text("[1, 2]")
+
+
+def a_word(path):
+    path.write_text(path.read_text().replace('"layers_per_block": 1', '"layers_per_block": "one"'))
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (cut, UNET),
+        (cut, "vae/diffusion_pytorch_model.safetensors"),
+        (cut, "text_encoder/model.safetensors"),
+        (cut, "clip/model.safetensors"),
+        (cut, "unet/config.json"),
+        (cut, "vae/config.json"),
+        (cut, "text_encoder/config.json"),
+        (cut, "clip/config.json"),
+        (cut, "scheduler/scheduler_config.json"),
+        (cut, "tokenizer/vocab.json"),
+        (cut, "tokenizer/merges.txt"),
+        (garble, "unet/config.json"),
+        (garble, "tokenizer/vocab.json"),
+        (garble, "tokenizer/merges.txt"),
+        (empty_object, "unet/config.json"),
+        (empty_object, "vae/config.json"),
+        (empty_object, "clip/config.json"),
+        (a_list, "unet/config.json"),
+        (a_list, "scheduler/scheduler_config.json"),
+        (a_word, "unet/config.json"),
+        (remove, UNET),
+        (remove, "unet/config.json"),
+        (remove, "tokenizer/vocab.json"),
+        (remove, "tokenizer/merges.txt"),
+        (remove, "tokenizer/tokenizer_config.json"),
+        (remove, "scheduler/scheduler_config.json"),
+        (more_layers, "unet/config.json"),
+        (make_sdxl, "unet/config.json"),
+    ],
+)
+def test_damaged_weights_are_refused_by_name(refused, weights, damage, file):
+    damage(weights / file)
+    message = refused("sample", "a red seven", "--weights", weights)
+    assert str((weights / file).parent.name) in message
+    assert len(message) < 400
+
+
+def test_another_architecture_is_refused_by_the_option_that_differs(refused, weights):
+    make_sdxl(weights / "unet/config.json")
+    message = refused("sample", "a red seven", "--weights", weights)
+    assert "not of Stable Diffusion 1.x" in message and "addition_embed_type" in message
+
+
+# As the shell sees it
+
+
+def shell(*arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}  # with its bars
+    command = [sys.executable, "-m", "minisd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_help_names_the_three_commands():
+    done = shell("--help")
+    assert done.returncode == 0 and not done.stderr
+    assert all(command in done.stdout for command in ("train", "sample", "evaluate"))
+
+
+def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path):
+    done = shell("sample", "a red seven", "--weights", tiny_weights, "--steps", 1001)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == "minisd: error: the number of steps must be from 1 to 1000, not 1001\n"
+    assert not list(tmp_path.iterdir())

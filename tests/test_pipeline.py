@@ -1,0 +1,187 @@
+"""The pipeline: prompt in, pictures out, every bit of it decided by the generator."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minisd import StableDiffusion
+from minisd.diffusion import SAMPLERS
+
+PROMPTS = ["a red seven", "a small blue one at the top left"]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def draw(tiny_pipe):
+    """Pictures as a tensor, in two steps unless told otherwise."""
+
+    def draw(prompt="a red seven", seed=0, **options):
+        options = {"num_inference_steps": 2, "generator": seeded(seed)} | options
+        return tiny_pipe(prompt, **({"output_type": "pt"} | options)).images
+
+    return draw
+
+
+@pytest.fixture
+def calls(tiny_pipe):
+    """The batch size of every call of the U-Net."""
+    sizes = []
+    hook = tiny_pipe.unet.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    yield sizes
+    hook.remove()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_generator_decides_every_bit(draw, sampler):
+    one = draw(sampler=sampler, seed=1)
+    torch.manual_seed(99)  # of no account
+    assert torch.equal(draw(sampler=sampler, seed=1), one)
+    assert not torch.equal(draw(sampler=sampler, seed=2), one)
+
+
+def test_the_noise_of_eta_comes_from_the_generator_too(draw):
+    assert torch.equal(draw(eta=1.0), draw(eta=1.0))
+    assert not torch.equal(draw(eta=1.0), draw(eta=0.0))
+
+
+def test_drawing_leaves_the_global_randomness_alone(draw):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    draw(eta=0.5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_pipeline_from_its_files_draws_the_same_bits(draw, tiny_weights):
+    other = StableDiffusion.from_pretrained(tiny_weights)
+    again = other(PROMPTS, num_inference_steps=2, generator=seeded(), output_type="pt").images
+    assert torch.equal(draw(PROMPTS), again)
+
+
+def test_prompt_negative_prompt_and_guidance_all_matter(draw):
+    pictures = [
+        draw(),
+        draw("a blue one"),
+        draw(negative_prompt="a blue one"),
+        draw(guidance_scale=5.0),
+        draw(guidance_scale=1.0),
+    ]
+    for i, a in enumerate(pictures):
+        assert not any(torch.equal(a, b) for b in pictures[:i])
+
+
+def test_an_empty_negative_prompt_is_none(draw):
+    assert torch.equal(draw(negative_prompt=""), draw())
+
+
+def test_without_guidance_the_negative_prompt_is_of_no_account(draw):
+    assert torch.equal(draw(guidance_scale=1, negative_prompt="a blue one"), draw(guidance_scale=1))
+
+
+def test_one_negative_prompt_serves_all_and_a_list_goes_with_the_prompts(draw):
+    one = draw(PROMPTS, negative_prompt="a green four")
+    assert torch.equal(one, draw(PROMPTS, negative_prompt=["a green four"] * 2))
+    each = draw(PROMPTS, negative_prompt=["a green four", ""])
+    assert torch.equal(one[0], each[0]) and not torch.equal(one[1], each[1])
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1.0, 2), (3.0, 4), (0.0, 4)])
+def test_guidance_is_one_call_of_twice_the_batch(draw, calls, scale, size):
+    draw(PROMPTS, guidance_scale=scale, num_inference_steps=3)
+    assert calls == [size] * 3
+
+
+def test_several_pictures_of_each_prompt_follow_one_another(draw, tiny_pipe):
+    assert draw(PROMPTS, num_images_per_prompt=3).shape == (6, 3, 32, 32)
+    same = tiny_pipe.draw_latents(1, generator=seeded()).repeat(4, 1, 1, 1)
+    a, b, c, d = draw(PROMPTS, num_images_per_prompt=2, latents=same)
+    assert torch.equal(a, b) and torch.equal(c, d) and not torch.equal(a, c)
+
+
+def test_several_pictures_of_one_prompt_differ(draw):
+    a, b = draw(num_images_per_prompt=2)
+    assert not torch.equal(a, b)
+
+
+def test_latents_that_are_given_are_where_it_starts(draw, tiny_pipe):
+    latents = tiny_pipe.draw_latents(1, generator=seeded(5))
+    kept = latents.clone()
+    assert torch.equal(draw(latents=latents, seed=6), draw(seed=5))
+    assert torch.equal(latents, kept)
+
+
+def test_pictures_are_pil_images_or_a_tensor_of_the_same(draw):
+    tensor, images = draw(PROMPTS), draw(PROMPTS, output_type="pil")
+    assert tensor.shape == (2, 3, 32, 32) and 0 <= tensor.min() < tensor.max() <= 1
+    assert all(isinstance(i, Image.Image) and i.mode == "RGB" for i in images)
+    pixels = np.stack([np.asarray(i) for i in images])
+    assert np.abs(pixels / 255 - tensor.permute(0, 2, 3, 1).numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+def test_other_sizes_than_the_trained_one(draw):
+    assert draw(height=48, width=32).shape == (1, 3, 48, 32)
+
+
+def test_the_checkpoints_sampler_is_used_unless_another_is_named(tiny_pipe, draw, monkeypatch):
+    ddim, ddpm = draw(sampler="ddim"), draw(sampler="ddpm")
+    assert torch.equal(draw(), ddim)
+    monkeypatch.setattr(tiny_pipe, "sampler", "ddpm")
+    assert torch.equal(draw(), ddpm)
+
+
+def test_the_latents_are_divided_by_the_scaling_factor(tiny_pipe, monkeypatch):
+    latents = tiny_pipe.draw_latents(2, generator=seeded())
+    plain, autoencoder = tiny_pipe.decode(latents), tiny_pipe.autoencoder
+    config = replace(autoencoder.config, scaling_factor=4.0)
+    monkeypatch.setattr(autoencoder, "config", config)
+    assert torch.equal(tiny_pipe.decode(4 * latents), plain)
+
+
+def test_long_prompts_and_unknown_words_are_told_of_once(draw):
+    with pytest.warns(UserWarning) as told:
+        draw(["a red elephant"] * 3)
+    assert [str(w.message) for w in told] == ["the model never saw these words: elephant"]
+    with pytest.warns(UserWarning, match="cut: 'orange nine'"):
+        draw("the picture of a small red seven at the top left is the large orange nine")
+
+
+@pytest.mark.filterwarnings("error")
+def test_captions_of_ours_are_drawn_without_a_word(draw):
+    draw(["an orange eight in the center", "at the top left, a small red 7", ""])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"prompt": []}, "no prompt"),
+        ({"num_inference_steps": 0}, "from 1 to 1000, not 0"),
+        ({"num_inference_steps": 1001}, "from 1 to 1000, not 1001"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
+        ({"output_type": "latent"}, "output_type.*'latent'"),
+        ({"sampler": "euler"}, "sampler.*ddim.*'euler'"),
+        ({"eta": 1.5}, "eta must be from 0 to 1"),
+        ({"eta": 0.5, "sampler": "dpm++"}, "eta.*ddim"),
+        ({"guidance_scale": float("inf")}, "guidance_scale.*inf"),
+        ({"negative_prompt": ["a", "the"]}, "2 negative prompts do not fit 1 prompts"),
+        ({"negative_prompt": []}, "0 negative prompts"),
+        ({"height": 30}, "multiples of 8, not 30x32"),
+        ({"width": -32}, "multiples of 8, not 32x-32"),
+        ({"latents": torch.zeros(2, 4, 8, 8)}, "2 latents do not fit 1 pictures"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(draw, bad, message):
+    with pytest.raises(ValueError, match=message):
+        draw(**bad)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_directory_without_a_checkpoint_is_refused(tmp_path, exists):
+    directory = tmp_path if exists else tmp_path / "nowhere"
+    with pytest.raises(ValueError, match="holds no checkpoint") as error:
+        StableDiffusion.from_pretrained(directory)
+    assert str(directory) in str(error.value)

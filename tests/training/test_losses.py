@@ -1,0 +1,106 @@
+"""Each loss, against loops written by hand."""
+
+import math
+
+import pytest
+import torch
+
+from minisd.diffusion import NoiseSchedule, ScheduleConfig
+from minisd.models import DiagonalGaussian
+from minisd.training import autoencoder_loss, clip_loss, denoising_loss
+from minisd.training.losses import KL_WEIGHT
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_autoencoder_loss_is_squared_error_plus_a_little_kl_summed_over_a_picture():
+    images, answer = random(2, 3, 4, 4).tanh(), random(2, 3, 4, 4, seed=1)
+    moments = random(2, 8, 2, 2, seed=2)
+    loss = autoencoder_loss(lambda x, g: (answer, DiagonalGaussian(moments)), images, None)
+
+    total = 0.0
+    for i in range(2):
+        for a, b in zip(answer[i].flatten().tolist(), images[i].flatten().tolist(), strict=True):
+            total += (a - b) ** 2
+        mean, logvar = (half.flatten().tolist() for half in moments[i].chunk(2))
+        for m, v in zip(mean, logvar, strict=True):
+            total += KL_WEIGHT * (m**2 + math.exp(v) - 1 - v) / 2
+    assert loss.item() == pytest.approx(total / 2, rel=1e-5)
+
+
+def test_autoencoder_loss_draws_its_noise_from_the_generator_it_is_given():
+    generator, seen = torch.Generator(), []
+    model = lambda x, g: (seen.append(g) or x, DiagonalGaussian(random(1, 8, 2, 2)))  # noqa: E731
+    autoencoder_loss(model, random(1, 3, 4, 4), generator)
+    assert seen == [generator]
+
+
+def clip_by_hand(logits, fits):
+    """Cross-entropy of each row and each column over its pair and what does not fit."""
+    n, total = len(logits), 0.0
+    for table, true in ((logits, fits), (logits.T, fits.T)):
+        for i in range(n):
+            rivals = [j for j in range(n) if j == i or not true[i, j]]
+            total += math.log(sum(math.exp(table[i, j]) for j in rivals)) - table[i, i].item()
+    return total / (2 * n)
+
+
+def test_clip_loss_is_the_loop_written_by_hand():
+    logits = 2 * random(6, 6)
+    fits = (random(6, 6, seed=1) > 0.5) | torch.eye(6, dtype=torch.bool)
+    loss = clip_loss(lambda *_: logits, logits, None, fits)
+    assert loss.item() == pytest.approx(clip_by_hand(logits, fits), rel=1e-5)
+    alone = torch.eye(6, dtype=torch.bool)  # only the pairs fit: the loss of the paper
+    loss = clip_loss(lambda *_: logits, logits, None, alone)
+    assert loss.item() == pytest.approx(clip_by_hand(logits, alone), rel=1e-5)
+
+
+def test_captions_that_fit_are_no_negatives():
+    """Where caption 1 is true of picture 0, their similarity is neither punished nor rewarded."""
+    logits = random(4, 4).requires_grad_()
+    fits = torch.eye(4, dtype=torch.bool)
+    fits[0, 1] = True
+    clip_loss(lambda *_: logits, logits, None, fits).backward()
+    assert logits.grad[0, 1] == 0
+    assert (logits.grad[~torch.eye(4, dtype=torch.bool) & ~fits] > 0).all()
+    assert (logits.grad.diag() < 0).all()
+
+
+def test_a_batch_of_one_and_the_same_caption_teaches_nothing():
+    logits = random(3, 3).requires_grad_()
+    loss = clip_loss(lambda *_: logits, logits, None, torch.ones(3, 3, dtype=torch.bool))
+    loss.backward()
+    assert loss == 0 and not logits.grad.any()
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+def test_a_perfect_denoiser_has_no_loss_and_a_silent_one_has_about_1(prediction):
+    schedule = NoiseSchedule(ScheduleConfig(prediction_type=prediction))
+    x0, context, asked = random(64, 4, 8, 8).double(), random(64, 2, 3), []
+
+    def perfect(x_t, t, c):
+        assert c is context
+        asked.append(t)
+        a = schedule.alphas_cumprod.double()[t][:, None, None, None]
+        eps = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
+        return eps if prediction == "epsilon" else a.sqrt() * eps - (1 - a).sqrt() * x0
+
+    def loss(model):
+        return denoising_loss(model, schedule, x0, context, torch.Generator().manual_seed(0)).item()
+
+    assert loss(perfect) == pytest.approx(0, abs=1e-6)
+    assert loss(lambda x_t, t, c: torch.zeros_like(x_t)) == pytest.approx(1, abs=0.05)
+    t = torch.cat(asked)
+    assert t.min() < 50 and 950 < t.max() < 1000 and len(t.unique()) > 32  # all over the schedule
+
+
+def test_denoising_loss_depends_on_its_generator_alone():
+    x0, context = random(4, 4, 8, 8), random(4, 2, 3)
+
+    def loss(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return denoising_loss(lambda x, t, c: x, NoiseSchedule(), x0, context, generator)
+
+    assert loss(1) == loss(1) != loss(2)

@@ -1,0 +1,198 @@
+"""All three stages, tiny and short: from nothing to a pipeline, whether they are killed or not."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minisd import StableDiffusion
+from minisd.data import is_held_out
+from minisd.training import stages
+from tests.helpers import equal, shrink
+
+# A run that saves at every step, and then waits to be killed after the second step of one stage.
+VICTIM = """
+import sys, time
+from pathlib import Path
+from minisd.training import loop, stages
+from tests.helpers import shrink
+
+directory, victim = Path(sys.argv[1]), sys.argv[2]
+recipes, save = shrink(stages), loop.save_atomically
+loop.SAVE_EVERY = 0.0
+
+def save_and_wait(state, path):
+    save(state, path)
+    if path.stem == victim and state["step"] == 2:
+        time.sleep(600)
+
+loop.save_atomically = save_and_wait
+stages.train_all(directory, recipes=recipes)
+"""
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    return shrink(stages, monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The directory of a run that nobody stopped."""
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stages.train_all(directory, recipes=shrink(stages, patch.setattr))
+    return directory
+
+
+def files(directory):
+    """Every file of a run and its bytes, but for the checkpoints of its training."""
+    return {
+        path.relative_to(directory): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and path.suffix != ".ckpt"
+    }
+
+
+def checkpoints(directory):
+    paths = sorted((directory / "training").iterdir())
+    return {path.name: torch.load(path, weights_only=True) for path in paths}
+
+
+def test_training_writes_a_pipeline_that_draws(whole):
+    pipe = StableDiffusion.from_pretrained(whole)
+    out = pipe("a large red seven", num_inference_steps=2, generator=torch.Generator())
+    assert out.images[0].size == (32, 32)
+    assert pipe.clip is not None and pipe.tokenizer.unknown_words("a large red elephant") == [
+        "elephant"
+    ]
+    assert checkpoints(whole).keys() == {"autoencoder.ckpt", "clip.ckpt", "unet.ckpt"}
+
+
+def test_the_scale_of_the_latents_is_measured_not_copied(whole):
+    autoencoder = StableDiffusion.from_pretrained(whole).autoencoder
+    images = stages.data.draw_batch(1000, "train", torch.Generator().manual_seed(5)).images
+    with torch.no_grad():
+        latents = autoencoder.encode(images).sample() * autoencoder.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "clip", "unet"])
+def test_a_run_that_is_killed_resumes_to_the_same_bits(whole, tmp_path, recipes, stage):
+    directory = tmp_path / "run"
+    checkpoint = directory / "training" / f"{stage}.ckpt"
+    process = subprocess.Popen([sys.executable, "-c", VICTIM, str(directory), stage])
+    try:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        process.kill()  # SIGKILL: no chance to clean up
+    assert process.wait() != 0
+    assert torch.load(checkpoint, weights_only=True)["step"] in (1, 2)
+    assert not (directory / "model_index.json").exists()
+
+    stages.train_all(directory, resume=True, recipes=recipes)
+    assert files(directory) == files(whole)
+    assert equal(checkpoints(directory), checkpoints(whole))
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, recipes):
+    before = files(whole), checkpoints(whole)
+    stages.train_all(whole, resume=True, recipes=recipes)
+    assert equal((files(whole), checkpoints(whole)), before)
+
+
+def test_another_seed_gives_another_model(whole, tmp_path, recipes):
+    stages.train_all(tmp_path / "other", seed=1, recipes=recipes)
+    ours, other = files(tmp_path / "other"), files(whole)
+    assert ours.keys() == other.keys()
+    for path in ours:
+        assert (ours[path] != other[path]) == (path.suffix == ".safetensors" or "vae" in path.parts)
+
+
+def test_resuming_with_another_seed_or_recipe_is_refused(whole, recipes):
+    before = files(whole), checkpoints(whole)
+    with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* another seed"):
+        stages.train_all(whole, seed=1, resume=True, recipes=recipes)
+    recipes["clip"] = replace(recipes["clip"], learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"clip\.ckpt .* another learning_rate"):
+        stages.train_all(whole, resume=True, recipes=recipes)
+    assert equal((files(whole), checkpoints(whole)), before)
+
+
+def test_a_directory_that_holds_something_is_left_alone(tmp_path, recipes):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="not empty.*--resume.*--out") as error:
+        stages.train_all(tmp_path, recipes=recipes)
+    assert str(tmp_path) in str(error.value)
+    assert files(tmp_path) == {(tmp_path / "thesis.txt").relative_to(tmp_path): b"years of work"}
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["", "not/there"])
+def test_there_must_be_a_run_to_resume(tmp_path, recipes, name):
+    with pytest.raises(ValueError, match="no run to resume.*--resume") as error:
+        stages.train_all(tmp_path / name, resume=True, recipes=recipes)
+    assert str(tmp_path / name) in str(error.value)
+    assert not os.listdir(tmp_path)
+
+
+def test_hard_negatives_are_seen_combinations_in_groups_that_differ_in_the_digit_only():
+    for seed in range(50):
+        batch = stages.hard_negatives(128, torch.Generator().manual_seed(seed))
+        assert batch.shape == (128, 4)
+        assert not is_held_out(batch).any()
+        groups = batch[:96].unflatten(0, (12, 8))  # eight of ten digits: two are held out
+        assert (groups[:, :, 1:] == groups[:, :1, 1:]).all()
+        assert all(len(group[:, 0].unique()) == 8 for group in groups)
+        assert len(batch[96:].unique(dim=0)) > 24  # the rest is drawn at random
+
+
+@pytest.mark.parametrize("size", [1, 10, 33, 64])
+def test_hard_negatives_fill_a_batch_of_any_size(size):
+    batch = stages.hard_negatives(size, torch.Generator().manual_seed(0))
+    assert batch.shape == (size, 4) and not is_held_out(batch).any()
+
+
+def test_the_tokenizer_knows_every_caption_whole():
+    tokenizer = stages.train_tokenizer()
+    captions, _ = stages.data.write_captions(
+        stages.data.all_combinations().repeat(4, 1), torch.Generator().manual_seed(1)
+    )
+    for caption in captions:
+        assert not tokenizer.cut(caption) and not tokenizer.unknown_words(caption)
+        assert len(tokenizer.encode(caption)) == len(caption.replace(",", " ,").split())
+
+
+def test_the_unet_is_shown_the_empty_prompt_now_and_then(tmp_path, monkeypatch, recipes):
+    """And otherwise true captions of its pictures."""
+    prompts = []
+
+    class Spy:
+        def __init__(self, tokenizer):
+            self.tokenizer = tokenizer
+
+        def __call__(self, texts):
+            prompts.extend(texts)
+            return self.tokenizer(texts)
+
+    autoencoder = stages.Autoencoder()
+    tokenizer = stages.train_tokenizer()
+    text = stages.TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length)
+    stages.train_unet(
+        tmp_path,
+        0,
+        "cpu",
+        replace(recipes["unet"], steps=20, batch_size=50),
+        Spy(tokenizer),
+        stages.TextEncoder(text),
+        autoencoder,
+        stages.NoiseSchedule(),
+    )
+    assert len(prompts) == 1000 and 70 <= prompts.count("") <= 130
+    assert len(set(prompts)) > 500
