@@ -11,7 +11,7 @@ PROMPTS := "a large red seven at the top left" "a small cyan three at the bottom
 # Two threads that wait for each other by spinning are far slower than one on a busy machine; let them sleep.
 RUN := OMP_WAIT_POLICY=PASSIVE $(PY) -m minisd
 
-.PHONY: help demo train lab test lint clean
+.PHONY: help demo train judge lab test lint clean
 
 help:  ## this list
 	@echo "minisd: Stable Diffusion in miniature"
@@ -23,6 +23,9 @@ demo: $(VENV)/.ready  ## draw four captions with the shipped weights into demo.p
 
 train: $(VENV)/.ready  ## train all three networks from nothing
 	$(RUN) train $(ARGS)
+
+judge: $(VENV)/.ready  ## train the judge's digit reader anew
+	$(PY) -c "from minisd.evaluation import train_judge; train_judge().save()"
 
 lab: $(VENV)/.ready  ## open the notebooks
 	PYTHONPATH="$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(PY) -m jupyter lab notebooks $(ARGS)

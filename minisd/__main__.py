@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -44,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
         command.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
         command.add_argument("--guidance", type=float, default=3.0, help="scale (%(default)s)")
-        command.add_argument("--sampler", default="ddim", help="ddim, ddpm or dpm++ (%(default)s)")
+        command.add_argument("--sampler", help="ddim, ddpm or dpm++ (the checkpoint's own)")
     for command in (train, sample, measure):
         command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
@@ -52,9 +51,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def run_train(o: argparse.Namespace) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # so that CUDA repeats its bits
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    pipe = train_all(o.out, o.seed, pick_device(o.device), o.resume)
+    device = pick_device(o.device)
+    judge = Judge.load(device=device)  # before the long work, in case it is not there
+    pipe = train_all(o.out, o.seed, device, o.resume)
 
     real = data.draw_batch(32, "train", torch.Generator().manual_seed(o.seed))
     plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
@@ -63,7 +62,7 @@ def run_train(o: argparse.Namespace) -> None:
     plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
     print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
     print(f'draw with it: python -m minisd sample "a red seven" --weights {o.out}')
-    report(pipe, Settings(seed=o.seed), o.out / "evaluation.json")
+    report(pipe, judge, Settings(seed=o.seed), o.out / "evaluation.json")
 
 
 def run_sample(o: argparse.Namespace) -> None:
@@ -84,12 +83,16 @@ def run_sample(o: argparse.Namespace) -> None:
 
 
 def run_evaluate(o: argparse.Namespace) -> None:
-    pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
-    report(pipe, Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed), o.json)
+    device = pick_device(o.device)
+    if o.json:
+        o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
+    pipe = StableDiffusion.from_pretrained(o.weights, device)
+    settings = Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed)
+    report(pipe, Judge.load(device=device), settings, o.json)
 
 
-def report(pipe: StableDiffusion, settings: Settings, file: Path | None) -> None:
-    results = evaluate(pipe, Judge.load(device=pipe.device), settings)
+def report(pipe: StableDiffusion, judge: Judge, settings: Settings, file: Path | None) -> None:
+    results = evaluate(pipe, judge, settings)
     print(format_table(results))
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n")

@@ -3,6 +3,7 @@ out and name things: config translation and the few keys that differ.
 """
 
 import json
+import os
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -253,7 +254,9 @@ def autoencoder_keys_from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def write_json(path: Path, content: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
 
 
 def read_json(path: Path) -> dict:
@@ -287,7 +290,9 @@ def save_model(folder: Path, file: str, config: dict, state: dict[str, Tensor], 
     """Write config.json and the weights, the latter as `dtype` if one is given."""
     write_json(folder / "config.json", config)
     state = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
-    save_file(state, folder / file, metadata={"format": "pt"})
+    temporary = (folder / file).with_suffix(".tmp")  # a kill leaves the old file or the new, whole
+    save_file(state, temporary, metadata={"format": "pt"})
+    os.replace(temporary, folder / file)
 
 
 def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: state) -> nn.Module:
@@ -384,7 +389,7 @@ def save_index(directory: Path, sampler: str) -> None:
     """model_index.json, by which diffusers knows what lies in the directory."""
     index = {
         "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.36.0",
+        "_diffusers_version": "0.42.1",
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,

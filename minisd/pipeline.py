@@ -62,10 +62,10 @@ class StableDiffusion:
         """Prompts -> context (B, L, D). Warns of what was cut and of words it never saw."""
         for prompt in dict.fromkeys(prompts):
             if cut := self.tokenizer.cut(prompt):
-                warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=3)
+                warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)
             if unknown := self.tokenizer.unknown_words(prompt):
                 words = ", ".join(unknown)
-                warnings.warn(f"the model never saw these words: {words}", stacklevel=3)
+                warnings.warn(f"the model never saw these words: {words}", stacklevel=2)
         return self.text_encoder(self.tokenizer(prompts).to(self.device))
 
     @torch.no_grad()
@@ -93,7 +93,8 @@ class StableDiffusion:
     ) -> Output:
         """Draw what the prompts say. Arguments as in diffusers' pipeline, but for the last two.
 
-        height, width: pixels, as trained if left out; guidance_scale 1 is no guidance; latents
+        height, width: pixels, as trained if left out; guidance_scale 1 is no guidance, less
+        leans to the empty prompt (where diffusers turns guidance off); latents
         (B, 4, H/f, W/f): the starting noise, else drawn with `generator`; output_type "pil", or
         "pt" for a tensor; sampler: one of SAMPLERS, else the checkpoint's own; progress: show a
         bar. ValueError for arguments that make no sense.

@@ -40,7 +40,7 @@ def gallery(images, captions: list[str], columns: int = 8, title: str = "") -> F
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(to_array(image), interpolation="nearest")
         # A caption is no formula, whatever $ there is in it.
-        axis.set_title(wrap(caption), fontsize=8, y=-0.02, va="top", parse_math=False)
+        axis.set_title(wrap(caption), fontsize=8, y=-0.08, va="top", parse_math=False)
     if title:
         figure.suptitle(title)
     return figure

@@ -77,12 +77,12 @@ def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
     zoom = SIZE / 28 / scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
-    move = -turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 1)
     fine = SIZE * SUPERSAMPLE
-    grid = F.affine_grid(
-        torch.cat([turn, move], dim=-1), [len(glyphs), 1, fine, fine], align_corners=False
-    )
-    grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
+    with torch.autocast(device.type, enabled=False):  # a pixel's place needs all 32 bits
+        move = -turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 1)
+        place = torch.cat([turn, move], dim=-1)  # (B, 2, 3)
+        grid = F.affine_grid(place, [len(glyphs), 1, fine, fine], align_corners=False)
+        grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
     grey = F.avg_pool2d(grey, SUPERSAMPLE)  # (B, 1, 32, 32)
     return 2 * grey * torch.tensor(RGB, device=device)[colour][:, :, None, None] - 1
 
@@ -99,14 +99,16 @@ def draw_batch(
 
     size: how many; split: "train" (training digits, seen combinations only) or "test" (test digits,
     all combinations); generator: a CPU generator that decides everything; attributes (B, 4): render
-    just these instead of drawing combinations; complete: the share of captions that surely name all
-    four attributes. Raises ValueError for an unknown split or a size below 1.
+    just these instead of drawing combinations; complete: at least this share of the captions, on
+    average, name all four attributes. Raises ValueError for an unknown split or a wrong size.
     """
     if size < 1:
         raise ValueError(f"a batch holds at least one picture, not {size}")
     if attributes is None:
         choices = seen_combinations() if split == "train" else all_combinations()
         attributes = choices[torch.randint(len(choices), (size,), generator=generator)]
+    if len(attributes) != size:
+        raise ValueError(f"{len(attributes)} combinations do not fit a batch of {size}")
     share = {} if complete is None else {"complete": complete}
     captions, mentioned = write_captions(attributes, generator, **share)
     seed = torch.randint(2**62, (), generator=generator).item()

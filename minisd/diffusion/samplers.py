@@ -129,7 +129,8 @@ def trajectory(
     """The one sampling loop: yields (point, x_s) after every step; the last x_s is the sample.
 
     denoise(x_t, t) gives the network's prediction; x_T (B, C, H, W) is the starting noise.
-    Raises ValueError for an unknown sampler, steps out of range, or eta where it means nothing.
+    Raises ValueError, at the first point, for an unknown sampler, steps out of range, or eta where
+    it means nothing.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")

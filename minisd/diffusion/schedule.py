@@ -68,6 +68,11 @@ class NoiseSchedule:
                 'prediction_type must be "epsilon" or "v_prediction", '
                 f"not {config.prediction_type!r}"
             )
+        if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
+            raise ValueError(
+                "pure noise tells an epsilon-prediction nothing of x0; "
+                "rescale_betas_zero_snr wants v_prediction"
+            )
         self.alphas_cumprod = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
         if config.rescale_betas_zero_snr:
             self.alphas_cumprod = rescale_zero_terminal_snr(self.alphas_cumprod)
@@ -127,12 +132,12 @@ class NoiseSchedule:
 
 
 def predictions(
-    schedule_type: str, output: Tensor, x_t: Tensor, a: Tensor
+    prediction_type: str, output: Tensor, x_t: Tensor, a: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The network's output, read as its guess of both (x0, eps). `a` broadcasts to x_t.
 
     Source: Salimans and Ho 2022, appendix D.
     """
-    if schedule_type == "epsilon":
+    if prediction_type == "epsilon":
         return (x_t - (1 - a).sqrt() * output) / a.sqrt(), output
     return a.sqrt() * x_t - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x_t

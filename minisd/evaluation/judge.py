@@ -19,6 +19,8 @@ PATH = Path(__file__).resolve().parents[2] / "data" / "judge.safetensors"
 SIZE_LIMIT = 14.0  # pixels: a digit taller or wider than this is large
 BRIGHT = 0.25  # a pixel belongs to the digit if it has this share of the picture's brightest
 BLANK = 0.2  # a picture whose brightest pixel is darker than this shows nothing
+PURE = 0.75  # this share of the light must have the colour that is named
+NEAR = 3.0  # pixels: a digit farther from all five places than this is at none of them
 
 
 class Reader(nn.Module):
@@ -46,9 +48,10 @@ class Reader(nn.Module):
 def measure(images: Tensor) -> Tensor:
     """Colour, size and position, read from pixels (B, 3, 32, 32) in [-1, 1] -> (B, 3) long.
 
-    Colour: the brightness-weighted mean, nearest in direction to the palette. Size: the longer side
-    of the box around the bright pixels. Position: the centre of mass, nearest to the five places.
-    -1 everywhere for a picture that shows nothing.
+    Colour: each bright pixel votes for the nearest in direction of the palette, and most of the
+    light must agree. Size: the longer side of the box around the bright pixels. Position: which of
+    the five places the centre of mass is near. -1 for what cannot be said, and everywhere for a
+    picture that shows nothing.
     """
     light = (images.float().clamp(-1, 1) + 1) / 2  # (B, 3, H, W) in [0, 1]
     grey = light.amax(dim=1)  # (B, H, W)
@@ -56,9 +59,11 @@ def measure(images: Tensor) -> Tensor:
     ink = grey * (grey > BRIGHT * peak[:, None, None])  # (B, H, W)
     mass = ink.sum(dim=(1, 2)).clamp(min=1e-6)[:, None]  # (B, 1)
 
-    mean = (light * ink[:, None]).sum(dim=(2, 3)) / mass  # (B, 3)
-    palette = torch.tensor(data.RGB, device=images.device)
-    colour = (F.normalize(mean, dim=-1) @ F.normalize(palette, dim=-1).T).argmax(dim=-1)
+    palette = F.normalize(torch.tensor(data.RGB, device=images.device), dim=-1)  # (8, 3)
+    nearest = torch.einsum("bchw,kc->bkhw", light, palette).argmax(dim=1)  # (B, H, W)
+    votes = (F.one_hot(nearest, len(palette)) * ink[..., None]).sum(dim=(1, 2)) / mass  # (B, 8)
+    share, colour = votes.max(dim=-1)  # (B,)
+    colour = torch.where(share > PURE, colour, -1)
 
     tall, wide = ((ink.amax(dim=d) > 0).sum(dim=-1) for d in (2, 1))  # (B,) pixels
     size = (torch.maximum(tall, wide) > SIZE_LIMIT).long()
@@ -68,14 +73,20 @@ def measure(images: Tensor) -> Tensor:
     x = (ink.sum(dim=1) * place).sum(dim=1, keepdim=True) / mass
     offset = torch.tensor(OFFSET, device=images.device)[size, None, None]
     places = torch.tensor(CENTRE, device=images.device) * offset  # (B, 5, 2)
-    position = (torch.cat([x, y], dim=1)[:, None] - places).square().sum(dim=-1).argmin(dim=-1)
+    distances = (torch.cat([x, y], dim=1)[:, None] - places).norm(dim=-1)  # (B, 5)
+    distance, position = distances.min(dim=-1)  # (B,)
+    position = torch.where(distance < NEAR, position, -1)
 
     answers = torch.stack([colour, size, position], dim=-1)
     return torch.where((peak > BLANK)[:, None], answers, -1)
 
 
 class Judge:
-    """Reads all four attributes of pictures, and the features for the Frechet distance."""
+    """Reads all four attributes of pictures, and the features for the Frechet distance.
+
+    It names the likeliest digit even of a scrawl: how well formed the digits are, the Frechet
+    distance tells.
+    """
 
     def __init__(self, reader: Reader):
         self.reader = reader.eval()
@@ -108,7 +119,9 @@ class Judge:
         try:
             reader.load_state_dict(load_file(path))
         except Exception as error:
-            raise ValueError(f"the judge's weights {path} are missing or damaged") from error
+            raise ValueError(
+                f"the judge's weights {path} are missing or damaged; make them with: make judge"
+            ) from error
         return cls(reader.to(device))
 
 
@@ -134,14 +147,3 @@ def train_judge(seed: int = 1234, steps: int = 2000, batch_size: int = 128, devi
         optimizer.step()
         schedule.step()
     return Judge(reader)
-
-
-if __name__ == "__main__":
-    judge = train_judge()
-    judge.save()
-    test = data.draw_batch(10_000, "test", torch.Generator().manual_seed(0))
-    right = (Judge.load()(test.images) == test.attributes).float().mean(dim=0)
-    rates = zip(data.ATTRIBUTES, (100 * right).tolist(), strict=True)
-    print(
-        f"wrote {PATH}; right on real test renders:", ", ".join(f"{n} {r:.1f}%" for n, r in rates)
-    )

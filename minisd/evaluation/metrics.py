@@ -23,7 +23,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) with covariances A and B.
     Source: Heusel et al. 2017, equation 6 (there on Inception's features).
     """
-    a, b = a.double(), b.double()
+    a, b = a.cpu().double(), b.cpu().double()  # Apple GPUs have no float64
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(cov_a)
     root_a = vectors * values.clamp(min=0).sqrt() @ vectors.T  # A^1/2

@@ -5,7 +5,6 @@ section 3.1; attribute names as in `diffusers.AutoencoderKL`.
 """
 
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +39,7 @@ class DiagonalGaussian:
     """
 
     def __init__(self, moments: Tensor):  # (B, 8, H/f, W/f)
-        self.mean, logvar = moments.chunk(2, dim=1)
+        self.mean, logvar = moments.float().chunk(2, dim=1)
         self.logvar = logvar.clamp(-30.0, 20.0)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -71,48 +70,54 @@ class AttentionBlock(nn.Module):
         return x + picture(self.to_out[0](h), like=x)
 
 
+def residual_blocks(in_channels: int, out_channels: int, count: int, groups: int) -> nn.ModuleList:
+    """`count` residual blocks in a row, the first of which changes the width."""
+    ins = [in_channels] + [out_channels] * (count - 1)
+    return nn.ModuleList([ResidualBlock(a, out_channels, groups, EPS) for a in ins])
+
+
 class MidBlock(nn.Module):
     """Residual block, attention, residual block at the lowest resolution: (B, C, H, W)."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.resnets = nn.ModuleList(
-            [ResidualBlock(channels, channels, groups, EPS) for _ in range(2)]
-        )
+        self.resnets = residual_blocks(channels, channels, 2, groups)
         self.attentions = nn.ModuleList([AttentionBlock(channels, groups)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
-class Level(nn.Module):
-    """A chain of residual blocks, then a change of resolution unless it is the last level."""
+class DownBlock(nn.Module):
+    """Residual blocks, then half the resolution, except on the last level."""
 
-    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int):
+    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, last: bool):
         super().__init__()
-        ins = [in_channels] + [out_channels] * (layers - 1)
-        self.resnets = nn.ModuleList([ResidualBlock(a, out_channels, groups, EPS) for a in ins])
+        self.resnets = residual_blocks(in_channels, out_channels, layers, groups)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels, padding=0)])
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in chain.from_iterable(self.children()):
-            x = layer(x)
+        for resnet in self.resnets:
+            x = resnet(x)  # (B, out, H, W)
+        for downsample in self.downsamplers:
+            x = downsample(x)  # (B, out, H/2, W/2)
         return x
 
 
-class DownBlock(Level):
-    """Residual blocks, then half the resolution: (B, in, H, W) -> (B, out, H/2, W/2)."""
-
-    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, last: bool):
-        super().__init__(in_channels, out_channels, layers, groups)
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels, padding=0)])
-
-
-class UpBlock(Level):
+class UpBlock(nn.Module):
     """One residual block more than on the way down, then twice the resolution."""
 
     def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, last: bool):
-        super().__init__(in_channels, out_channels, layers + 1, groups)
+        super().__init__()
+        self.resnets = residual_blocks(in_channels, out_channels, layers + 1, groups)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for resnet in self.resnets:
+            x = resnet(x)  # (B, out, H, W)
+        for upsample in self.upsamplers:
+            x = upsample(x)  # (B, out, 2H, 2W)
+        return x
 
 
 class Encoder(nn.Module):
@@ -133,11 +138,11 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = self.conv_in(x)  # (B, C0, H, W)
         for block in self.down_blocks:
-            x = block(x)
-        x = self.mid_block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+            x = block(x)  # (B, C1, H/2, W/2), ...
+        x = self.mid_block(x)  # (B, C_last, H/f, W/f)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 8, H/f, W/f)
 
 
 class Decoder(nn.Module):
@@ -158,10 +163,10 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        z = self.mid_block(self.conv_in(z))
+        z = self.mid_block(self.conv_in(z))  # (B, C_last, H/f, W/f)
         for block in self.up_blocks:
-            z = block(z)
-        return self.conv_out(F.silu(self.conv_norm_out(z)))
+            z = block(z)  # (B, C_last, 2H/f, 2W/f), ...
+        return self.conv_out(F.silu(self.conv_norm_out(z)))  # (B, 3, H, W)
 
 
 class Autoencoder(nn.Module):

@@ -44,6 +44,8 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class CLIPConfig:
+    """Both towers, and the width of the space in which they meet."""
+
     text: TextConfig
     vision: VisionConfig
     projection_dim: int = 128
@@ -96,8 +98,8 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x), mask)
-        return x + self.mlp(self.layer_norm2(x))
+        x = x + self.self_attn(self.layer_norm1(x), mask)  # (B, N, C)
+        return x + self.mlp(self.layer_norm2(x))  # (B, N, C)
 
 
 class TransformerEncoder(nn.Module):
@@ -212,4 +214,6 @@ class CLIP(nn.Module):
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         """Similarity of every picture to every text, in logits: (pictures, texts)."""
-        return self.logit_scale.exp() * self.encode_image(images) @ self.encode_text(ids).T
+        pictures, texts = self.encode_image(images), self.encode_text(ids)  # (B, P) each
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for logits
+            return self.logit_scale.exp() * pictures.float() @ texts.float().T

@@ -110,9 +110,9 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
+        x = x + self.attn1(self.norm1(x))  # (B, N, C)
+        x = x + self.attn2(self.norm2(x), context)  # (B, N, C), context (B, L, D)
+        return x + self.ff(self.norm3(x))  # (B, N, C)
 
 
 class SpatialTransformer(nn.Module):
@@ -253,15 +253,15 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """x (B, 4, H, W), t (B,) or a scalar, context (B, L, D) -> (B, 4, H, W)."""
         time = self.time_embedding(t.expand(len(x)))  # (B, 4 * widths[0])
-        x = self.conv_in(x)
+        x = self.conv_in(x)  # (B, C0, H, W)
         skips = [x]
         for block in self.down_blocks:
-            x, made = block(x, time, context)
-            skips += made
-        x = self.mid_block(x, time, context)
+            x, made = block(x, time, context)  # (B, C1, H/2, W/2), ...
+            skips += made  # all that the way up will read
+        x = self.mid_block(x, time, context)  # (B, C_last, H/f, W/f)
         for block in self.up_blocks:
-            x = block(x, skips, time, context)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+            x = block(x, skips, time, context)  # back to (B, C0, H, W); takes from the end of skips
+        return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 4, H, W)
 
 
 @contextmanager
@@ -269,7 +269,8 @@ def cross_attention_maps(unet: UNet):
     """Collects the cross-attention maps of every call inside the `with` block.
 
     Yields a dict from layer name to a list, one entry a call, of (B, heads, N, L) tensors. They are
-    read by forward hooks: the model runs the very code that it runs without them.
+    read by forward hooks: the model runs the very code that it runs without them. Under guidance B
+    counts the empty prompts first, then the prompts.
 
         with cross_attention_maps(unet) as maps:
             unet(x, t, context)

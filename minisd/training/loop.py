@@ -49,6 +49,12 @@ def mixed_precision(device: str | torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
 
 
+def repeat_bits() -> None:
+    """Ask PyTorch for the same bits from the same seed; on the CPU it does so anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def generator_for(step: int, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     """The randomness of one step, of seed and step alone, so that a resumed run repeats it."""
     return torch.Generator(device).manual_seed(1_000_003 * seed + step)
@@ -96,11 +102,12 @@ def train(
     the step and the weights. With an existing `checkpoint` it goes on from there.
     """
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    if device.type != "mps":
+        model.to(memory_format=torch.channels_last)  # convolutions are faster so
     optimizer = torch.optim.AdamW(
         model.parameters(),
         recipe.learning_rate,
-        betas=(0.9, 0.99),
+        betas=(0.95, 0.99),  # OneCycleLR takes the first down to 0.85 and back
         weight_decay=recipe.weight_decay,
         fused=device.type != "mps",
     )
@@ -108,8 +115,10 @@ def train(
         optimizer, recipe.learning_rate, total_steps=recipe.steps + 1, pct_start=recipe.warmup
     )
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step: no GPU waits
     parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
-    run = {**asdict(recipe), "seed": seed, "label": label}
+    network = repr(getattr(model, "config", None))
+    run = {**asdict(recipe), "seed": seed, "label": label, "network": network}
     start = 0
     if checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)

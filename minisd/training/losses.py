@@ -7,7 +7,7 @@ from torch import Tensor
 from ..diffusion import NoiseSchedule
 from ..models import CLIP, Autoencoder, UNet
 
-KL_WEIGHT = 1e-3  # times sums over a picture, as the squared error is; Stable Diffusion has 1e-6
+KL_WEIGHT = 1e-3  # both terms are sums over a picture; Stable Diffusion's weight is 1e-6
 
 
 def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -29,7 +29,7 @@ def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
     caption is no negative: off the diagonal it leaves the softmax, so that `a blue four` is not
     pushed away from other blue fours. Source: Radford et al. 2021, figure 3.
     """
-    logits = model(images, ids).float()  # (pictures, captions)
+    logits = model(images, ids)  # (pictures, captions)
     pairs = torch.arange(len(images), device=images.device)
     others = fits & ~torch.eye(len(images), dtype=torch.bool, device=images.device)
     logits = logits.masked_fill(others, -torch.inf)
@@ -43,9 +43,10 @@ def denoising_loss(
     context: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Noise the latents to a random timestep and predict what was done.
+    """Noise the latents to a random timestep and predict eps or v, as the schedule says.
 
-    x0 (B, 4, H, W) latents of unit variance, context (B, L, D). Ho et al. 2020, equation 14.
+    x0 (B, 4, H, W) latents of unit variance, context (B, L, D). Ho et al. 2020, equation 14, for
+    eps; Salimans and Ho 2022, section 4, for v.
     """
     t = torch.randint(len(schedule), (len(x0),), device=x0.device, generator=generator)
     eps = torch.randn(x0.shape, device=x0.device, generator=generator)

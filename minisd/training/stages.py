@@ -22,7 +22,7 @@ from ..models import (
 )
 from ..pipeline import StableDiffusion
 from ..tokenizer import Tokenizer
-from .loop import Recipe, generator_for, mixed_precision, train
+from .loop import Recipe, generator_for, mixed_precision, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
@@ -64,7 +64,7 @@ def train_autoencoder(directory: Path, seed: int, device, recipe: Recipe) -> Aut
 
 @torch.no_grad()
 def measure_scale(model: Autoencoder, seed: int, device) -> float:
-    """1 / standard deviation of 2,048 training pictures' latents. Rombach et al. 2022, G.1."""
+    """1 / standard deviation of 2,048 pictures' latents. Rombach et al. 2022, appendix G."""
     batch = data.draw_batch(2048, "train", generator_for(0, seed), device)
     latents = model.encode(batch.images).sample(generator_for(0, seed, device))
     return 1.0 / latents.std().item()
@@ -110,7 +110,7 @@ def encode_pool(autoencoder: Autoencoder, seed: int, device, count: int = POOL):
         batch = data.draw_batch(500, "train", generator_for(i, seed + 2), device)
         with mixed_precision(device):
             moments.append(autoencoder.moments(batch.images).float())
-        attributes.append(batch.attributes)
+        attributes.append(batch.attributes.cpu())  # where the captions are written
     return torch.cat(moments), torch.cat(attributes)
 
 
@@ -124,7 +124,7 @@ def train_unet(
     autoencoder: Autoencoder,
     schedule: NoiseSchedule,
 ) -> UNet:
-    """Stage 3: predict the noise in latents, given the caption."""
+    """Stage 3: predict v in noised latents, given the caption."""
     torch.manual_seed(seed + 2)
     model = UNet(UNetConfig()).to(device)
     moments, attributes = encode_pool(autoencoder, seed, device)
@@ -135,7 +135,7 @@ def train_unet(
         chosen = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
         posterior = DiagonalGaussian(moments[chosen.to(device)])
         x0 = posterior.sample(on_device) * autoencoder.config.scaling_factor
-        captions, _ = data.write_captions(attributes[chosen.to(device)].cpu(), generator)
+        captions, _ = data.write_captions(attributes[chosen], generator)
         dropped = torch.rand(len(captions), generator=generator) < CAPTION_DROPOUT
         prompts = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
         with torch.no_grad():
@@ -159,6 +159,7 @@ def train_all(
     if resume and not working.exists():
         raise ValueError(f"{directory} holds no run to resume; leave out --resume to start one")
     working.mkdir(parents=True, exist_ok=True)
+    repeat_bits()
 
     tokenizer = train_tokenizer()
     schedule = NoiseSchedule()

@@ -158,3 +158,16 @@ def test_attributes_that_are_asked_for_are_rendered_in_their_order():
 def test_bad_arguments_are_refused(bad):
     with pytest.raises(ValueError, match="at least one|train"):
         draw_batch(**bad)
+
+
+def test_a_render_is_the_same_under_mixed_precision():
+    attributes = all_combinations()[:50]
+    plain = render(attributes, "train", torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = render(attributes, "train", torch.Generator().manual_seed(0))
+    assert torch.equal(plain, mixed)
+
+
+def test_a_size_that_does_not_fit_the_combinations_is_refused():
+    with pytest.raises(ValueError, match="7 combinations do not fit a batch of 3"):
+        draw_batch(3, attributes=all_combinations()[:7])

@@ -54,7 +54,9 @@ def judge():
 def listening(judge):
     """(the stub, its results)"""
     stub = Stub()
-    return stub, evaluate(stub, judge, Settings(samples=SAMPLES, steps=7, guidance=2.5))
+    return stub, evaluate(
+        stub, judge, Settings(samples=SAMPLES, steps=7, guidance=2.5, sampler="ddim")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +177,7 @@ def test_a_clip_that_understands_is_right_zero_shot():
 
 def test_the_seed_decides_every_number(judge):
     def numbers(seed):
-        results = evaluate(Stub(listens=False), judge, Settings(samples=40, seed=seed))
-        for group in ("seen", "held_out"):
-            results[group].pop("seconds")
-        return results
+        return evaluate(Stub(listens=False), judge, Settings(samples=40, seed=seed))
 
     assert numbers(1) == numbers(1)
     assert numbers(1)["frechet"] != numbers(2)["frechet"]

@@ -45,7 +45,7 @@ def test_a_green_square_at_the_top_right():
         ({"x": 16, "y": 16}, ["green", "small", "center"]),
         ({"rgb": (0.15, 0.3, 1.0)}, ["blue", "small", "top right"]),
         ({"rgb": (0.9, 0.9, 0.9)}, ["white", "small", "top right"]),
-        ({"side": 16}, ["green", "large", "top right"]),
+        ({"side": 16, "x": 21, "y": 11}, ["green", "large", "top right"]),
     ],
 )
 def test_one_change_changes_one_answer(change, answer):
@@ -57,6 +57,21 @@ def test_every_colour_is_told_from_its_neighbours_even_when_it_is_dim():
         for brightness in (1.0, 0.5):
             dim = square([brightness * c for c in rgb])
             assert read(dim)[0] == VALUES[1][i]
+
+
+def test_a_digit_in_two_colours_has_none():
+    red, yellow = square((1.0, 0.1, 0.1)), square((1.0, 1.0, 0.1))
+    halves = torch.cat([red[..., :24], yellow[..., 24:]], dim=-1)
+    assert measure(halves)[0].tolist() == [-1, 0, 1]  # their mean would be orange
+
+
+def test_a_digit_between_two_places_is_at_none():
+    assert measure(square(x=8, y=16))[0].tolist() == [3, 0, -1]
+
+
+def test_noise_is_not_a_large_white_digit():
+    noise = 2 * torch.rand(200, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
+    assert (measure(noise)[:, 0] == -1).all()
 
 
 def test_faint_noise_around_the_digit_does_not_count(real):

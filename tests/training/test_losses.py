@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from minisd.diffusion import NoiseSchedule, ScheduleConfig
-from minisd.models import DiagonalGaussian
+from minisd.models import (
+    CLIP,
+    Autoencoder,
+    CLIPConfig,
+    DiagonalGaussian,
+    TextConfig,
+    UNet,
+    VisionConfig,
+)
 from minisd.training import autoencoder_loss, clip_loss, denoising_loss
 from minisd.training.losses import KL_WEIGHT
 
@@ -77,7 +85,9 @@ def test_a_batch_of_one_and_the_same_caption_teaches_nothing():
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
 def test_a_perfect_denoiser_has_no_loss_and_a_silent_one_has_about_1(prediction):
-    schedule = NoiseSchedule(ScheduleConfig(prediction_type=prediction))
+    schedule = NoiseSchedule(
+        ScheduleConfig(prediction_type=prediction, rescale_betas_zero_snr=prediction != "epsilon")
+    )
     x0, context, asked = random(64, 4, 8, 8).double(), random(64, 2, 3), []
 
     def perfect(x_t, t, c):
@@ -104,3 +114,26 @@ def test_denoising_loss_depends_on_its_generator_alone():
         return denoising_loss(lambda x, t, c: x, NoiseSchedule(), x0, context, generator)
 
     assert loss(1) == loss(1) != loss(2)
+
+
+def test_in_bfloat16_every_loss_is_near_its_value_in_float32():
+    torch.manual_seed(0)
+    autoencoder, unet = Autoencoder(), UNet()
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)  # it starts at zero
+    clip = CLIP(CLIPConfig(TextConfig(vocab_size=50, end_id=49), VisionConfig()))
+    images = random(8, 3, 32, 32).tanh()
+    ids = torch.randint(49, (8, 16), generator=torch.Generator().manual_seed(1))
+    ids[:, -1] = 49
+
+    def losses():
+        seeds = (torch.Generator().manual_seed(i) for i in range(2))
+        yield autoencoder_loss(autoencoder, images, next(seeds))
+        yield clip_loss(clip, images, ids, torch.eye(8, dtype=torch.bool))
+        x0, context = random(8, 4, 8, 8), random(8, 16, 128)
+        yield denoising_loss(unet, NoiseSchedule(), x0, context, next(seeds))
+
+    exact = list(losses())
+    with torch.autocast("cpu", torch.bfloat16):
+        for rough, loss in zip(losses(), exact, strict=True):
+            assert rough.dtype == torch.float32
+            assert rough.item() == pytest.approx(loss.item(), rel=0.02)
