@@ -8,8 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install
 PROMPTS := "a large red seven at the top left" "a small cyan three at the bottom right" \
 	"a large purple eight in the center" "a small yellow two at the top right"
 
-# Two threads that wait for each other by spinning are far slower than one on a busy machine; let them sleep.
-RUN := OMP_WAIT_POLICY=PASSIVE $(PY) -m minisd
+RUN := $(PY) -m minisd
 
 .PHONY: help demo train judge lab test lint clean
 
@@ -28,7 +27,7 @@ judge: $(VENV)/.ready  ## train the judge's digit reader anew
 	$(PY) -c "from minisd.evaluation import train_judge; train_judge().save()"
 
 lab: $(VENV)/.ready  ## open the notebooks
-	PYTHONPATH="$(CURDIR)" OMP_WAIT_POLICY=PASSIVE $(PY) -m jupyter lab notebooks $(ARGS)
+	PYTHONPATH="$(CURDIR)" $(PY) -m jupyter lab notebooks $(ARGS)
 
 test: lint  ## lint, then every test and every notebook
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope $(ARGS)

@@ -1,6 +1,6 @@
 """minisd beside diffusers and transformers: the same networks, weights and precision.
 
-    python benchmarks/throughput.py [--rounds 7] [--threads 2] [--device cpu]
+    python -m benchmarks.throughput [--rounds 7] [--threads 2] [--device cpu]
 
 Both run in one process, alternating, so that a noisy machine disturbs both alike; what counts is
 the ratio (theirs / ours; above 1, ours is faster): the median over the rounds, with its range.
@@ -20,7 +20,7 @@ import transformers
 from minisd.checkpoint import save_autoencoder, save_clip, save_unet
 from minisd.diffusion import NoiseSchedule, classifier_free, sample
 from minisd.models import CLIP, Autoencoder, CLIPConfig, TextConfig, UNet, VisionConfig
-from minisd.training import pick_device
+from minisd.training import mixed_precision, pick_device
 
 
 def build(device):
@@ -48,11 +48,14 @@ def build(device):
 
 
 def training_step(model, loss):
-    """One step of AdamW on `loss(model)`, as a function without arguments."""
+    """One step of AdamW on `loss(model)`, in the precision of `make train`, without arguments."""
     optimizer = torch.optim.AdamW(model.train().parameters(), 1e-5, fused=True)
+    precision = mixed_precision(next(model.parameters()).device)
 
     def step():
-        loss(model).backward()
+        with precision:
+            value = loss(model)
+        value.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -146,7 +149,8 @@ def main():
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     ours, theirs = build(device)
-    print(f"torch {torch.__version__}, {device}, {options.threads} threads, float32")
+    precision = "bfloat16 training" if mixed_precision(device)._enabled else "float32"
+    print(f"torch {torch.__version__}, {device}, {options.threads} threads, {precision}")
     print(f"{'':32}{'minisd':>12}{'diffusers':>12}   theirs / ours [range]")
     for name, pictures, run_ours, run_theirs in tasks(ours, theirs, device):
         run_ours(), run_theirs()  # warm up

@@ -55,10 +55,13 @@ def run_train(o: argparse.Namespace) -> None:
     judge = Judge.load(device=device)  # before the long work, in case it is not there
     pipe = train_all(o.out, o.seed, device, o.resume)
 
-    real = data.draw_batch(32, "train", torch.Generator().manual_seed(o.seed))
+    generator = torch.Generator().manual_seed(o.seed)
+    real = data.draw_batch(32, "train", generator)
     plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
-    captions = [data.say(c) for c in data.seen_combinations()[::20].tolist()]
-    drawn = pipe(captions, generator=torch.Generator().manual_seed(o.seed)).images
+    seen = data.seen_combinations()
+    chosen = seen[torch.randperm(len(seen), generator=generator)[:32].sort().values]
+    captions = [data.say(c) for c in chosen.tolist()]
+    drawn = pipe(captions, generator=generator).images
     plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
     print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
     print(f'draw with it: python -m minisd sample "a red seven" --weights {o.out}')
