@@ -10,11 +10,11 @@ PROMPTS := "a large red seven at the top left" "a small cyan three at the bottom
 
 RUN := $(PY) -m minisd
 
-.PHONY: help demo train judge lab test lint clean
+.PHONY: help demo train judge lab notebooks test lint clean
 
 help:  ## this list
 	@echo "minisd: Stable Diffusion in miniature"
-	@sed -n 's/^\([a-z]*\):.*## */  make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## */  make \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo 'More options: make train ARGS="--out runs/mine --resume"   Another Python: make demo PYTHON=python3.12'
 
 demo: $(VENV)/.ready  ## draw four captions with the shipped weights into demo.png
@@ -28,6 +28,9 @@ judge: $(VENV)/.ready  ## train the judge's digit reader anew
 
 lab: $(VENV)/.ready  ## open the notebooks
 	PYTHONPATH="$(CURDIR)" $(PY) -m jupyter lab notebooks $(ARGS)
+
+notebooks: $(VENV)/.ready  ## run every notebook anew and store its outputs
+	$(PY) notebooks/refresh.py $(ARGS)
 
 test: lint  ## lint, then every test and every notebook
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope $(ARGS)
