@@ -102,9 +102,8 @@ def autoencoder_from_hf(hf: dict) -> AutoencoderConfig:
         block_out_channels=tuple(hf["block_out_channels"]),
         layers_per_block=hf["layers_per_block"],
         norm_num_groups=hf["norm_num_groups"],
-        scaling_factor=hf.get(
-            "scaling_factor", 0.18215
-        ),  # older Stable Diffusion files leave it out
+        # older Stable Diffusion files leave it out
+        scaling_factor=hf.get("scaling_factor", 0.18215),
     )
 
 
@@ -219,18 +218,18 @@ def require(hf: dict, what: str, **values) -> None:
 # Keys that differ from ours
 
 
-def text_keys_from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the prefix that files carry, and the buffer that old ones have."""
-    state = {k.removeprefix("text_model."): v for k, v in state.items()}
+def clip_keys_from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the buffers that old files carry."""
     return {k: v for k, v in state.items() if not k.endswith("position_ids")}
+
+
+def text_keys_from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the prefix that the text encoder's files carry, too."""
+    return {k.removeprefix("text_model."): v for k, v in clip_keys_from_hf(state).items()}
 
 
 def text_keys_to_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"text_model.{k}": v for k, v in state.items()}
-
-
-def clip_keys_from_hf(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if not k.endswith("position_ids")}
 
 
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -305,7 +304,7 @@ def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: s
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     try:
-        model.load_state_dict({k: v.float() for k, v in rename(state).items()})
+        model.load_state_dict(rename(state))  # which casts to the float32 of the model
     except RuntimeError as error:
         first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise ValueError(f"{path} does not fit its config.json: {first}") from error

@@ -1,5 +1,6 @@
 """Every figure that the notebooks and the command line draw. Each function returns a Figure."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,13 +20,8 @@ def to_array(image) -> np.ndarray:
 
 
 def wrap(caption: str) -> str:
-    """The caption, broken into lines."""
-    lines = [""]
-    for word in caption.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= WRAP:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
+    """The caption, broken into lines between its words."""
+    return textwrap.fill(caption, WRAP, break_long_words=False, break_on_hyphens=False)
 
 
 def gallery(images, captions: list[str], columns: int = 8, title: str = "") -> Figure:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .captions import all_combinations, seen_combinations, write_captions
+from .captions import COMPLETE, all_combinations, seen_combinations, write_captions
 from .digits import load_digits
 
 SIZE = 32  # pixels along each side of a picture
@@ -93,7 +93,7 @@ def draw_batch(
     generator: torch.Generator | None = None,
     device: str | torch.device = "cpu",
     attributes: Tensor | None = None,
-    complete: float | None = None,
+    complete: float = COMPLETE,
 ) -> Batch:
     """Draw captioned pictures.
 
@@ -109,8 +109,7 @@ def draw_batch(
         attributes = choices[torch.randint(len(choices), (size,), generator=generator)]
     if len(attributes) != size:
         raise ValueError(f"{len(attributes)} combinations do not fit a batch of {size}")
-    share = {} if complete is None else {"complete": complete}
-    captions, mentioned = write_captions(attributes, generator, **share)
+    captions, mentioned = write_captions(attributes, generator, complete)
     seed = torch.randint(2**62, (), generator=generator).item()
     on_device = torch.Generator(device).manual_seed(seed)
     images = render(attributes.to(device), split, on_device)

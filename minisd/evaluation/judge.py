@@ -102,7 +102,7 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, 32, 32) in [-1, 1] -> attributes (B, 4); -1 where there is nothing."""
+        """Pictures (B, 3, 32, 32) in [-1, 1] -> attributes (B, 4); -1 for what it cannot say."""
         digit = self.reader.heads[0](self.features(images)).argmax(dim=-1)[:, None]
         measured = measure(images).to(digit.device)
         return torch.cat([torch.where(measured[:, :1] < 0, -1, digit), measured], dim=-1)

@@ -131,10 +131,11 @@ def train(
         save_atomically({**states, "step": step, "run": run}, checkpoint)
 
     model.train()
+    precision = mixed_precision(device)
     saved = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
     for step in range(start, recipe.steps):
-        with mixed_precision(device):
+        with precision:
             loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
