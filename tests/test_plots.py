@@ -69,3 +69,49 @@ def test_a_name_that_is_no_pictures_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"must end in \.png"):
         plots.save(figure, tmp_path / "new" / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_map_is_drawn_with_the_limits_given():
+    (axis,) = shown(plots.gallery([torch.eye(3)], ["map"], limits=(0, 2)))
+    assert axis.images[0].get_clim() == (0, 2)
+    assert np.array_equal(axis.images[0].get_array(), np.eye(3))
+
+
+def test_curves_are_labelled_and_smoothed():
+    figure = plots.curves({"loss": [1, 2, 3, 4]}, "step", "loss (nats)", smooth=2)
+    (axis,) = figure.axes
+    (line,) = axis.lines
+    assert line.get_xdata().tolist() == [1, 2, 3] and line.get_ydata().tolist() == [1.5, 2.5, 3.5]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", "loss (nats)")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss"]
+
+
+def test_curves_take_their_own_places():
+    (axis,) = plots.curves({"": torch.tensor([5.0, 6.0])}, "t", "SNR", x=[0, 999]).axes
+    assert axis.lines[0].get_xdata().tolist() == [0, 999] and axis.get_legend() is None
+
+
+def test_a_heatmap_names_its_rows_columns_and_values():
+    figure = plots.heatmap(torch.eye(2, 3), "token", "digit", "weight", columns="abc", rows="01")
+    axis, bar = figure.axes
+    assert np.array_equal(axis.images[0].get_array(), np.eye(2, 3))
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0", "1"]
+    assert bar.get_ylabel() == "weight"
+
+
+def test_the_diagram_lights_what_it_is_told():
+    (axis,) = plots.diagram("U-Net").axes
+    lit = [text.get_text() for text in axis.texts if text.get_color() == plots.LIT]
+    assert lit == ["U-Net"]
+    assert {text.get_text() for text in axis.texts} >= set(plots.PARTS)
+
+
+def test_every_arrow_of_the_diagram_ends_at_a_part():
+    for _, _, feeds in plots.PARTS.values():
+        assert set(feeds) <= set(plots.PARTS)
+
+
+def test_the_diagram_names_its_parts_if_it_does_not_know_one():
+    with pytest.raises(ValueError, match="'V-Net' is not one of caption, tokenizer"):
+        plots.diagram("V-Net")
