@@ -92,14 +92,15 @@ def train(
     model: nn.Module,
     loss_of_step: Callable[[int], Tensor],
     recipe: Recipe,
-    checkpoint: Path,
-    seed: int,
-    label: str,
+    checkpoint: Path | None = None,
+    seed: int = 0,
+    label: str = "training",
 ) -> nn.Module:
     """Minimise the loss; returns the exponential moving average of the weights, in eval mode.
 
     loss_of_step(step) draws that step's batch and returns its loss; it must depend on nothing but
-    the step and the weights. With an existing `checkpoint` it goes on from there.
+    the step and the weights. With an existing `checkpoint` it goes on from there; with None it
+    keeps none.
     """
     device = next(model.parameters()).device
     if device.type != "mps":
@@ -120,7 +121,7 @@ def train(
     network = repr(getattr(model, "config", None))
     run = {**asdict(recipe), "seed": seed, "label": label, "network": network}
     start = 0
-    if checkpoint.exists():
+    if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)
         start = state["step"]
         for name, part in parts.items():
@@ -153,7 +154,7 @@ def train(
                 )
             rate = (bar.format_dict["rate"] or 0) * recipe.batch_size
             bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:.0f} pictures/s")
-        if save_now:
+        if checkpoint and save_now:
             save(step + 1)
             saved = time.monotonic()
     bar.close()

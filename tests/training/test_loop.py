@@ -79,6 +79,14 @@ def test_a_finished_run_is_not_trained_again(whole, path):
     assert equal(run(path), whole[0]) and not run.weights
 
 
+def test_without_a_checkpoint_it_trains_the_same_and_writes_nothing(
+    whole, tmp_path, save_always, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert equal(run(None), whole[0])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_seed_decides_every_bit(whole, path, tmp_path):
     assert equal(run(path), whole[0])
     assert not equal(run(tmp_path / "other.ckpt", seed=1), whole[0])
