@@ -5,7 +5,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").rglob("[0-9]*.ipynb"))
+from notebooks.refresh import fingerprint
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+CHAPTERS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+NOTEBOOKS = sorted(FOLDER.rglob("[0-9]*.ipynb"))
 
 
 def faults(notebook) -> list[str]:
@@ -21,17 +25,19 @@ def faults(notebook) -> list[str]:
         found.append("it stores an error")
     if any(output.get("name") == "stderr" for output in outputs):
         found.append("it stores a warning")
+    if notebook.metadata.get("minisd", {}).get("ran") != fingerprint(notebook):
+        found.append("its code was changed after it ran: make notebooks")
     return found
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_notebook_is_stored_as_it_ran(path):
     assert faults(nbformat.read(path, as_version=4)) == []
     assert path.stat().st_size < 1_000_000
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_keeps_to_the_template(path):
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_keeps_to_the_template(path):
     notebook = nbformat.read(path, as_version=4)
     prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -45,7 +51,10 @@ def broken(**change):
     """A notebook of one good cell, with something changed."""
     cell = nbformat.v4.new_code_cell("print(1)", execution_count=1)
     cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="1\n")]
-    return nbformat.v4.new_notebook(cells=[nbformat.NotebookNode({**cell, **change})])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["minisd"] = {"ran": fingerprint(notebook)}
+    cell.update(change)
+    return notebook
 
 
 def test_a_good_notebook_has_no_faults():
@@ -66,6 +75,7 @@ def test_a_good_notebook_has_no_faults():
             {"outputs": [nbformat.v4.new_output("stream", name="stderr", text="careful")]},
             "it stores a warning",
         ),
+        ({"source": "print(2)"}, "its code was changed after it ran: make notebooks"),
     ],
 )
 def test_a_broken_notebook_is_noticed(change, fault):
