@@ -27,9 +27,9 @@ judge: $(VENV)/.ready  ## train the judge's digit reader anew
 	$(PY) -c "from minisd.evaluation import train_judge; train_judge().save()"
 
 lab: $(VENV)/.ready  ## open the notebooks
-	PYTHONPATH="$(CURDIR)" $(PY) -m jupyter lab notebooks $(ARGS)
+	$(PY) -m jupyter lab notebooks $(ARGS)
 
-notebooks: $(VENV)/.ready  ## run every notebook anew and store its outputs
+notebooks: $(VENV)/.ready-test  ## run every notebook anew and store its outputs
 	$(PY) notebooks/refresh.py $(ARGS)
 
 test: lint  ## lint, then every test and every notebook
@@ -45,12 +45,13 @@ clean:  ## remove .venv, caches and demo.png; never runs/ or weights
 
 # A stamp is written last, so an installation that was cut short is taken up again. A .venv that is already
 # there is kept, with what it holds: put a torch of your choice (the same version, another build) in first.
-$(VENV)/.ready: requirements.txt
+$(VENV)/.ready: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null || \
 	{ echo "minisd needs Python 3.10 to 3.14, and $(PYTHON) is: $$($(PYTHON) --version 2>&1). Name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Setting up $(VENV), once; this takes some minutes."
 	$(PYTHON) -m venv "$(VENV)"
 	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -e .
 	@touch $@
 
 # open-clip-torch goes in alone: the tests read one file of it, and its dependencies would bring torchvision,

@@ -14,3 +14,4 @@ c.TagRemovePreprocessor.enabled = True
 c.TagRemovePreprocessor.remove_cell_tags = {"instructor"}
 
 c.ExecutePreprocessor.timeout = 300  # seconds a cell
+c.ExecutePreprocessor.iopub_timeout = 60  # seconds for its last output to arrive; usually 4

@@ -49,6 +49,7 @@ def refresh(path: Path) -> float:
 
 if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(HERE.parent)}
+    os.environ.pop("MPLBACKEND", None)  # with one of the caller's, no picture would be stored
     chosen = [Path(name).resolve() for name in sys.argv[1:]] or sorted(HERE.rglob("[0-9]*.ipynb"))
     for path in (bar := tqdm(chosen, desc="notebooks", unit="notebook")):
         bar.write(f"{refresh(path):5.0f} s  {path.relative_to(HERE)}")

@@ -45,6 +45,9 @@ def test_a_chapter_keeps_to_the_template(path):
     assert len(prose) > len(notebook.cells) / 2
     assert max(source.count("\n") + 1 for source in code) <= 30
     assert sum("assert" in source for source in code) >= 4
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 5
+    assert any("# NBVAL_CHECK_OUTPUT" in source for source in code)
 
 
 def broken(**change):
