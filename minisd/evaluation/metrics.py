@@ -44,3 +44,22 @@ def psnr(images: Tensor, references: Tensor) -> float:
     """Peak signal-to-noise ratio in dB, the mean over pictures (B, 3, H, W) in [-1, 1]."""
     error = (images.clamp(-1, 1) - references).square().mean(dim=(1, 2, 3))
     return (10 * torch.log10(4 / error)).mean().item()
+
+
+def copy_ratio(features: Tensor, training: Tensor) -> Tensor:
+    """How much nearer each picture is to one training picture than to any other: (n,) in [0, 1].
+
+    Of features (n, D) of the pictures and training (m, D) of what the model learned from: the
+    distance to the nearest training picture divided by that to the second nearest. 0 is a copy;
+    below 1/3 counts as one. Compare with real pictures that training never saw. Raises ValueError
+    for fewer than two training pictures. Source: Yoon et al. 2023, "Diffusion probabilistic models
+    generalize when they fail to memorize". Carlini et al. 2023, "Extracting training data from
+    diffusion models", divide by the mean distance to the 50 nearest instead.
+    """
+    if len(training) < 2:
+        raise ValueError(f"the second nearest of {len(training)} training pictures is missing")
+    # Written out: cdist's matrix product would put a copy at a distance that is not 0.
+    mode = "donot_use_mm_for_euclid_dist"
+    distances = torch.cdist(features.float(), training.float(), compute_mode=mode)  # (n, m)
+    nearest, second = distances.topk(2, largest=False).values.unbind(dim=1)  # (n,) each
+    return nearest / second.clamp(min=torch.finfo(second.dtype).tiny)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minisd.evaluation import clip_score, frechet_distance, psnr, wilson_interval
+from minisd.evaluation import clip_score, copy_ratio, frechet_distance, psnr, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,28 @@ def test_psnr_sees_pictures_as_a_screen_shows_them():
     """What is brighter than white is white."""
     grey, white = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
     assert psnr(5 * white, grey) == psnr(white, grey)
+
+
+def test_copy_ratio_by_hand():
+    """Nearest by second nearest: 1 / 3, 0 for a copy, 1 half-way between two."""
+    training = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 9.0]])
+    pictures = torch.tensor([[1.0, 0.0], [0.0, 9.0], [2.0, 0.0]])
+    assert copy_ratio(pictures, training).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
+def test_copy_ratio_finds_the_copies_among_many():
+    """A copy is at 0 exactly, however large the features; what is new is not near to one alone."""
+    training, new = 100 + torch.randn(2, 300, 16, generator=torch.Generator().manual_seed(0))
+    assert (copy_ratio(training[:50], training) == 0).all()
+    assert copy_ratio(new, training).min() > 1 / 3
+
+
+def test_copy_ratio_knows_the_copy_of_a_picture_that_training_has_twice():
+    twice = torch.tensor([[1.0, 2.0], [1.0, 2.0], [5.0, 5.0]])
+    assert copy_ratio(twice[:1], twice).tolist() == [0]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_copy_ratio_needs_a_second_training_picture(count):
+    with pytest.raises(ValueError, match=f"second nearest of {count}"):
+        copy_ratio(torch.zeros(3, 4), torch.zeros(count, 4))
