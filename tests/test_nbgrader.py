@@ -17,7 +17,7 @@ from tests.test_exercises import CODE_BLOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-NAMES = ("00_start_here",)  # each costs half a minute or more, so not all of them
+NAMES = ("00_start_here",)  # half a minute of work each, so not all of them
 MARKED = re.compile(r"### BEGIN ({})\n(.*?)\n *### END \1".format("|".join(MARKS)), re.S)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of nbgrader's own making
@@ -48,7 +48,7 @@ class Course:
         done = subprocess.run(words, cwd=self.folder, env=os.environ | env, **options)
         assert done.returncode == 0, done.stderr
 
-    def hand_in(self, student: str, answers: list[str] | None, checks: list[str] | None) -> None:
+    def hand_in(self, student: str, answers: list[str], checks: list[str] | None) -> None:
         """A student fills in the released notebook, and may write over the checks as well."""
         notebook = self.read("release")
         for texts, kind in ((answers, is_answer), (checks, is_check)):
@@ -114,18 +114,20 @@ def test_a_released_check_is_locked_and_keeps_its_points(course):
 
 
 def test_the_right_answers_get_all_points_and_the_others_none(course):
-    """Answers that are right; made up for what a check shows; none, and the checks written over."""
+    """The others: made up for what the checks show, with the checks themselves written over.
+
+    Points for all would mean that nbgrader left the checks so, points for some that it did not put
+    the hidden tests back.
+    """
     source = course.read("source").cells
+    solutions = [re.sub(r" *### .*\n?", "", cell.source) for cell in source if is_answer(cell)]
     notes = [CODE_BLOCK.findall(cell.source) for cell in source if INSTRUCTOR in tags(cell)]
     checks = [cell.metadata.nbgrader for cell in source if is_check(cell)]
-    solutions = [re.sub(r" *### .*\n?", "", cell.source) for cell in source if is_answer(cell)]
 
     course.hand_in("right", solutions, None)
-    course.hand_in("hard_coded", [mistakes[-1] for mistakes in notes if mistakes], None)
-    course.hand_in("tampered", None, ["assert True"] * len(checks))
+    made_up = [mistakes[-1] for mistakes in notes if mistakes]
+    course.hand_in("cheat", made_up, ["assert True"] * len(checks))
     course.nbgrader("autograde")
 
     everything = {check.grade_id: check.points for check in checks}
-    nothing = dict.fromkeys(everything, 0)
-    expected = {"right": everything, "hard_coded": nothing, "tampered": nothing}
-    assert course.points() == expected
+    assert course.points() == {"right": everything, "cheat": dict.fromkeys(everything, 0)}
