@@ -22,7 +22,7 @@ RGB = (  # in the order of captions.COLOURS
     (1.0, 1.0, 1.0),  # white
 )
 SCALE = (0.58, 0.86)  # small, large: picture pixels per pixel of the 28x28 handwriting
-CENTRE = (  # where the digit's centre of mass lies, in pixels (x, y) from the picture's centre
+CENTRE = (  # from the picture's centre to that of a place (x, y), in units of OFFSET
     (-1.0, -1.0),  # top left
     (1.0, -1.0),  # top right
     (-1.0, 1.0),  # bottom left

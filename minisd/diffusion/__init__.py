@@ -2,7 +2,13 @@
 
 from .guidance import classifier_free
 from .samplers import SAMPLERS, ddim_step, ddpm_step, dpm_solver_step, sample, trajectory
-from .schedule import NoiseSchedule, ScheduleConfig, make_betas, predictions
+from .schedule import (
+    NoiseSchedule,
+    ScheduleConfig,
+    make_betas,
+    predictions,
+    rescale_zero_terminal_snr,
+)
 
 __all__ = [
     "SAMPLERS",
@@ -14,6 +20,7 @@ __all__ = [
     "dpm_solver_step",
     "make_betas",
     "predictions",
+    "rescale_zero_terminal_snr",
     "sample",
     "trajectory",
 ]

@@ -17,7 +17,10 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) ->
 
 
 def ddpm_step(x_t, x0, a_t, a_s, noise):
-    """Draw from the posterior q(x_s | x_t, x0). Ho et al. 2020, equations 6 and 7."""
+    """Draw from the posterior q(x_s | x_t, x0). Ho et al. 2020, equations 6 and 7.
+
+    From pure noise (a_t = 0) x_t says nothing, and what is drawn depends on x0 alone.
+    """
     beta = 1 - a_t / a_s
     mean = (a_s.sqrt() * beta * x0 + (a_t / a_s).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
     variance = (1 - a_s) / (1 - a_t) * beta

@@ -33,7 +33,7 @@ RECIPES = {
     "unet": Recipe(steps=5000, batch_size=32, learning_rate=8e-4, ema_decay=0.998),
 }
 
-CONTEXT_LENGTH = 16  # tokens; the longest caption of ours has 14
+CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
 CAPTION_DROPOUT = 0.1  # how often the U-Net is shown the empty prompt instead
 POOL = 40_000  # pictures that are encoded once and noised again and again
 
