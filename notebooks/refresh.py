@@ -40,7 +40,8 @@ def refresh(path: Path) -> float:
         cell.id = f"cell-{number:02d}"
     start = time.monotonic()
     folder = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=300, record_timing=False, resources=folder).execute()
+    settings = {"timeout": 300, "record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, resources=folder, **settings).execute()
     notebook.metadata.pop("language_info", None)  # it names the Python that ran it
     notebook.metadata["minisd"] = {"ran": fingerprint(notebook)}
     nbformat.write(notebook, path)
