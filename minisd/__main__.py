@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
         command.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
         command.add_argument("--guidance", type=float, default=3.0, help="scale (%(default)s)")
-        command.add_argument("--sampler", help="ddim, ddpm or dpm++ (the checkpoint's own)")
+        command.add_argument("--sampler", help="ddim, ddpm, dpm++ or unipc (the checkpoint's own)")
     for command in (train, sample, measure):
         command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")

@@ -353,6 +353,7 @@ SAMPLER_CLASSES = {
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
     "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
 }
 BETA_SCHEDULES = {"cosine": "squaredcos_cap_v2"}  # ours -> theirs, where the names differ
 
@@ -368,7 +369,7 @@ def load_scheduler(folder: Path, fields: Iterable[str]) -> tuple[dict, str]:
     """(the schedule's fields that the file gives, the sampler's name; ddim if it is unknown)."""
     hf = read_json(folder / "scheduler_config.json")
     require(hf, "scheduler", trained_betas=None)
-    solver = hf.get("_class_name") == SAMPLER_CLASSES["dpm++"]
+    solver = hf.get("_class_name") in (SAMPLER_CLASSES["dpm++"], SAMPLER_CLASSES["unipc"])
     defaults = {  # diffusers', which differ from ours
         "beta_start": 0.0001,
         "beta_end": 0.02,

@@ -1,7 +1,15 @@
 """The mathematics of diffusion. No weights; never imports models."""
 
 from .guidance import classifier_free
-from .samplers import SAMPLERS, ddim_step, ddpm_step, dpm_solver_step, sample, trajectory
+from .samplers import (
+    SAMPLERS,
+    ddim_step,
+    ddpm_step,
+    dpm_solver_step,
+    sample,
+    trajectory,
+    unipc_correct,
+)
 from .schedule import (
     NoiseSchedule,
     ScheduleConfig,
@@ -23,4 +31,5 @@ __all__ = [
     "rescale_zero_terminal_snr",
     "sample",
     "trajectory",
+    "unipc_correct",
 ]

@@ -51,6 +51,26 @@ def dpm_solver_step(x_t, x0, a_t, a_s, x0_before=None, a_before=None):
     return shrink * x_t + (a_s.sqrt() - shrink * a_t.sqrt()) * guess
 
 
+def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older=None):
+    """UniC: take the last step again, from x_before to a_t, now that x0 at its end is known.
+
+    It costs no call of the network. With DPM-Solver++(2M) as predictor this is UniPC of order 2.
+    Source: Zhao et al. 2023, "UniPC", algorithms 5 and 7 with B(h) = exp(h) - 1, order 1 or 2.
+    """
+    h = log_snr(a_t) - log_snr(a_before)
+    phi_1 = torch.expm1(-h)
+    slope = (x0 - x0_before) / 2
+    if x0_older is not None:  # a parabola through three guesses instead of a line through two
+        r = (log_snr(a_older) - log_snr(a_before)) / h
+        phi_2 = -phi_1 / h - 1
+        phi_3 = -phi_2 / h - 1 / 2
+        rho_older = (phi_2 - 2 * phi_3) / (phi_1 * (1 - r))
+        rho = phi_2 / phi_1 - rho_older
+        slope = rho_older / r * (x0_older - x0_before) + rho * (x0 - x0_before)
+    shrink = ((1 - a_t) / (1 - a_before)).sqrt()
+    return shrink * x_before - a_t.sqrt() * phi_1 * (x0_before + slope)
+
+
 def log_snr(a: Tensor) -> Tensor:
     """lambda = log(sqrt(a) / sqrt(1 - a)), half the logarithm of the signal-to-noise ratio."""
     return 0.5 * torch.logit(a)
@@ -89,14 +109,30 @@ def one_more(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
     return list(zip(chosen, [*chosen[1:], -1], strict=True))
 
 
+def multistep(now: Point, before: list[Point], eta: float, noise: Tensor) -> Tensor:
+    """DPM-Solver++ with the guess before this one, if there is one."""
+    last = [field for point in before[:1] for field in (point.x0, point.a_t)]
+    return dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, *last)
+
+
+def corrected(now: Point, before: list[Point]) -> Point:
+    """UniPC: first put right where we are, with the guess from there."""
+    if not before:
+        return now
+    older = [field for point in before[1:] for field in (point.x0, point.a_t)]
+    last = before[0]
+    return now._replace(x_t=unipc_correct(now.x0, now.a_t, last.x_t, last.x0, last.a_t, *older))
+
+
 @dataclass(frozen=True)
 class Sampler:
-    """How a step is taken and where the steps lie."""
+    """How a step is taken and where the steps lie. `before`: the points so far, the last first."""
 
-    step: Callable[[Point, Point | None, float, Tensor | None], Tensor]  # now, before, eta, noise
+    step: Callable[[Point, list[Point], float, Tensor], Tensor]  # now, before, eta, noise -> x_s
     pairs: Callable[[NoiseSchedule, int], list[tuple[int, int]]]
     noisy: bool = False  # needs fresh noise at every step
     least_a: float = 0.0  # stands in for a = 0, which log_snr does not know
+    correct: Callable[[Point, list[Point]], Point] = lambda now, before: now
 
 
 SAMPLERS = {
@@ -109,13 +145,8 @@ SAMPLERS = {
         lambda now, before, eta, noise: ddim_step(now.x0, now.eps, now.a_t, now.a_s, eta, noise),
         next_by_stride,
     ),
-    "dpm++": Sampler(
-        lambda now, before, eta, noise: dpm_solver_step(
-            now.x_t, now.x0, now.a_t, now.a_s, *((before.x0, before.a_t) if before else ())
-        ),
-        one_more,
-        least_a=2.0**-24,
-    ),
+    "dpm++": Sampler(multistep, one_more, least_a=2.0**-24),
+    "unipc": Sampler(multistep, one_more, least_a=2.0**-24, correct=corrected),
 }
 
 
@@ -139,7 +170,7 @@ def trajectory(
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
     if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
         raise ValueError(f"eta must be from 0 to 1, and 0 unless the sampler is ddim, not {eta}")
-    rule, x, before = SAMPLERS[sampler], x_T, None
+    rule, x, before = SAMPLERS[sampler], x_T, []
     alphas = schedule.alphas_cumprod.to(x.device)
     alphas = alphas.masked_fill(alphas == 0, rule.least_a)
     clean = (
@@ -154,9 +185,9 @@ def trajectory(
             where = generator.device if generator else x.device  # a CPU seed serves every device
             noise = torch.randn(x.shape, generator=generator, device=where, dtype=x.dtype)
             noise = noise.to(x.device)
-        now = Point(t, x, x0, eps, a_t, a_s)
+        now = rule.correct(Point(t, x, x0, eps, a_t, a_s), before)
         x = rule.step(now, before, eta, noise)
-        before = now
+        before = [now, *before[:1]]
         yield now, x
 
 

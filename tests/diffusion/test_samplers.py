@@ -51,7 +51,7 @@ def error(sampler, steps):
     return (ends - exact).square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
 def test_more_steps_come_closer_to_the_exact_flow(sampler):
     errors = [error(sampler, steps) for steps in (5, 10, 20, 40, 100, 250)]
     assert errors == sorted(errors, reverse=True)
@@ -67,10 +67,21 @@ def test_dpm_solver_at_ten_steps_is_better_than_ddim_at_twenty():
     assert error("dpm++", 10) < error("ddim", 20)
 
 
+def test_unipc_corrects_what_dpm_solver_predicts():
+    for steps in (8, 16, 32):
+        assert error("unipc", steps) < 0.8 * error("dpm++", steps)
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(
     ("sampler", "eta", "steps"),
-    [("ddpm", 0.0, 250), ("ddim", 0.0, 100), ("ddim", 1.0, 250), ("dpm++", 0.0, 50)],
+    [
+        ("ddpm", 0.0, 250),
+        ("ddim", 0.0, 100),
+        ("ddim", 1.0, 250),
+        ("dpm++", 0.0, 50),
+        ("unipc", 0.0, 50),
+    ],
 )
 def test_samples_have_the_mean_and_the_spread_of_the_data(sampler, eta, steps, kind):
     schedule = NoiseSchedule(
@@ -158,6 +169,7 @@ def test_the_last_step_of_every_sampler_ends_at_its_guess():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_loop_goes_from_noise_to_clean_and_each_step_starts_where_the_last_ended(sampler):
+    """But for UniPC, which first corrects where the last step ended."""
     x = start(2)
     walk = list(trajectory(denoiser(SCHEDULE), SCHEDULE, x, steps=8, sampler=sampler))
     assert len(walk) == 8
@@ -165,7 +177,7 @@ def test_the_loop_goes_from_noise_to_clean_and_each_step_starts_where_the_last_e
     assert walk[0][0].t == 999 and walk[-1][0].a_s == 1
     assert torch.equal(walk[0][0].x_t, x)
     for (_, reached), (now, _) in pairwise(walk):
-        assert torch.equal(now.x_t, reached)
+        assert torch.equal(now.x_t, reached) == (sampler != "unipc")
 
 
 @pytest.mark.parametrize(("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.5)])
@@ -196,7 +208,7 @@ def test_sampling_keeps_no_gradients():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampler": "euler"}, "sampler must be one of ddpm, ddim, dpm\\+\\+, not 'euler'"),
+        ({"sampler": "euler"}, "sampler must be one of ddpm, ddim, dpm\\+\\+, unipc, not 'euler'"),
         ({"steps": 0}, "from 1 to 1000, not 0"),
         ({"steps": 1001}, "from 1 to 1000, not 1001"),
         ({"sampler": "ddpm", "eta": 0.5}, "eta"),

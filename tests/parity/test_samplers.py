@@ -16,6 +16,7 @@ CLASSES = {
     "ddpm": diffusers.DDPMScheduler,
     "ddim": diffusers.DDIMScheduler,
     "dpm++": diffusers.DPMSolverMultistepScheduler,
+    "unipc": diffusers.UniPCMultistepScheduler,
 }
 # name of a rule: (sampler, eta)
 RULES = {
@@ -24,6 +25,7 @@ RULES = {
     "ddim, eta 0.5": ("ddim", 0.5),
     "ddim, eta 1": ("ddim", 1.0),
     "dpm++": ("dpm++", 0.0),
+    "unipc": ("unipc", 0.0),
 }
 # what the network predicts, and whether the last step is pure noise
 PREDICTIONS = {
@@ -58,7 +60,7 @@ def compare(rule, steps, tolerance=5e-5, **options):
     x = expected = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     walk = trajectory(denoise, schedule, x, steps, sampler, eta, ours)
     extra = {"eta": eta} if sampler == "ddim" else {}
-    if sampler != "dpm++":
+    if sampler in ("ddpm", "ddim"):
         extra["generator"] = theirs
     visited = []
     for (now, x), t in zip(walk, scheduler.timesteps, strict=True):
