@@ -54,21 +54,21 @@ def dpm_solver_step(x_t, x0, a_t, a_s, x0_before=None, a_before=None):
 def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older=None):
     """UniC: take the last step again, from x_before to a_t, now that x0 at its end is known.
 
-    It costs no call of the network. With DPM-Solver++(2M) as predictor this is UniPC of order 2.
+    DPM-Solver's first-order step with a better guess; it costs no call of the network. With
+    DPM-Solver++(2M) as predictor this is UniPC of order 2.
     Source: Zhao et al. 2023, "UniPC", algorithms 5 and 7 with B(h) = exp(h) - 1, order 1 or 2.
     """
-    h = log_snr(a_t) - log_snr(a_before)
-    phi_1 = torch.expm1(-h)
     slope = (x0 - x0_before) / 2
     if x0_older is not None:  # a parabola through three guesses instead of a line through two
+        h = log_snr(a_t) - log_snr(a_before)
         r = (log_snr(a_older) - log_snr(a_before)) / h
+        phi_1 = torch.expm1(-h)
         phi_2 = -phi_1 / h - 1
         phi_3 = -phi_2 / h - 1 / 2
         rho_older = (phi_2 - 2 * phi_3) / (phi_1 * (1 - r))
         rho = phi_2 / phi_1 - rho_older
         slope = rho_older / r * (x0_older - x0_before) + rho * (x0 - x0_before)
-    shrink = ((1 - a_t) / (1 - a_before)).sqrt()
-    return shrink * x_before - a_t.sqrt() * phi_1 * (x0_before + slope)
+    return dpm_solver_step(x_before, x0_before + slope, a_before, a_t)
 
 
 def log_snr(a: Tensor) -> Tensor:
@@ -109,19 +109,22 @@ def one_more(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
     return list(zip(chosen, [*chosen[1:], -1], strict=True))
 
 
+def guesses(points: list[Point]) -> list[Tensor]:
+    """x0 and a_t of each point, as the multistep rules take them."""
+    return [field for point in points for field in (point.x0, point.a_t)]
+
+
 def multistep(now: Point, before: list[Point], eta: float, noise: Tensor) -> Tensor:
     """DPM-Solver++ with the guess before this one, if there is one."""
-    last = [field for point in before[:1] for field in (point.x0, point.a_t)]
-    return dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, *last)
+    return dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, *guesses(before[:1]))
 
 
 def corrected(now: Point, before: list[Point]) -> Point:
     """UniPC: first put right where we are, with the guess from there."""
     if not before:
         return now
-    older = [field for point in before[1:] for field in (point.x0, point.a_t)]
-    last = before[0]
-    return now._replace(x_t=unipc_correct(now.x0, now.a_t, last.x_t, last.x0, last.a_t, *older))
+    x_t = unipc_correct(now.x0, now.a_t, before[0].x_t, *guesses(before))
+    return now._replace(x_t=x_t)
 
 
 @dataclass(frozen=True)

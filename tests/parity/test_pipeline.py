@@ -35,6 +35,7 @@ SCHEDULERS = {
     ),
     "ddim": diffusers.DDIMScheduler(**SD_BETAS, **ZERO_SNR, clip_sample=False),
     "dpm++": diffusers.DPMSolverMultistepScheduler(**SD_BETAS, steps_offset=1),
+    "unipc": diffusers.UniPCMultistepScheduler(**SD_BETAS, steps_offset=1),
     "ddpm": diffusers.DDPMScheduler(**SD_BETAS, **ZERO_SNR, clip_sample=False),
 }
 
@@ -153,6 +154,7 @@ def our_pipeline(sampler="ddim", **schedule):
         ("ddim", {}),  # minisd's own
         ("ddpm", {}),
         ("dpm++", {"timestep_spacing": "linspace"}),
+        ("unipc", {}),
         (
             "ddim",
             {
@@ -166,7 +168,7 @@ def our_pipeline(sampler="ddim", **schedule):
             },
         ),
     ],
-    ids=["ddim", "ddpm", "dpm++", "other options"],
+    ids=["ddim", "ddpm", "dpm++", "unipc", "other options"],
 )
 def test_diffusers_draws_what_minisd_saved(tmp_path, sampler, schedule, dtype):
     ours = our_pipeline(sampler, **schedule)
