@@ -136,8 +136,9 @@ class StableDiffusion:
             eta,
             generator,
         )
-        # The bar waits a moment, so that none stands above the message if an argument is wrong.
-        for _, x_s in tqdm(steps, total=num_inference_steps, disable=not progress, delay=0.1):
+        if progress:  # it waits a moment, so that no bar stands above a wrong argument's message
+            steps = tqdm(steps, total=num_inference_steps, delay=0.1)
+        for _, x_s in steps:
             latents = x_s
         images = self.decode(latents)
         return Output(to_pil(images) if output_type == "pil" else images)
