@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from . import checkpoint
-from .diffusion import NoiseSchedule, ScheduleConfig, classifier_free, trajectory
+from .diffusion import NoiseSchedule, ScheduleConfig, classifier_free, sample
 from .models import CLIP, Autoencoder, TextEncoder, UNet
 from .tokenizer import Tokenizer
 
@@ -127,19 +126,16 @@ class StableDiffusion:
             raise ValueError(f"{len(latents)} latents do not fit {len(context)} pictures")
         latents = latents.to(self.device)
         denoise = classifier_free(self.unet, context, empty, guidance_scale)
-        steps = trajectory(
+        latents = sample(
             denoise,
             self.schedule,
             latents,
             num_inference_steps,
-            sampler or self.sampler,
-            eta,
-            generator,
+            progress,
+            sampler=sampler or self.sampler,
+            eta=eta,
+            generator=generator,
         )
-        if progress:  # it waits a moment, so that no bar stands above a wrong argument's message
-            steps = tqdm(steps, total=num_inference_steps, delay=0.1)
-        for _, x_s in steps:
-            latents = x_s
         images = self.decode(latents)
         return Output(to_pil(images) if output_type == "pil" else images)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from minisd import __main__ as command_line
-from minisd import pipeline
+from minisd.diffusion import samplers
 from minisd.evaluation import Judge
 from minisd.evaluation.judge import Reader
 
@@ -22,7 +22,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Each test runs in an empty directory, and leaves Python's warnings as they were."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(pipeline, "tqdm", lambda steps, **_: steps)  # no bar, however slow
+    monkeypatch.setattr(samplers, "tqdm", lambda steps, **_: steps)  # no bar, however slow
     torch.manual_seed(0)
     judge = Judge(Reader())
     monkeypatch.setattr(Judge, "load", lambda device: judge)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .schedule import NoiseSchedule, predictions
 
@@ -194,9 +195,19 @@ def trajectory(
         yield now, x
 
 
-def sample(denoise: Denoiser, schedule: NoiseSchedule, x_T: Tensor, **options) -> Tensor:
+def sample(
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    steps: int = 20,
+    progress: bool = False,
+    **options,
+) -> Tensor:
     """Run the loop to its end: noise (B, C, H, W) -> sample (B, C, H, W). Options: `trajectory`."""
+    walk = trajectory(denoise, schedule, x_T, steps, **options)
+    if progress:  # it waits a moment, so that no bar stands above a wrong argument's message
+        walk = tqdm(walk, total=steps, delay=0.1)
     x = x_T
-    for _, x_s in trajectory(denoise, schedule, x_T, **options):
+    for _, x_s in walk:
         x = x_s
     return x
