@@ -11,7 +11,7 @@ import torch
 from . import StableDiffusion, data, plots
 from .evaluation import Judge, Settings, evaluate, format_table
 from .pipeline import WEIGHTS
-from .training import pick_device, train_all
+from .training import parallel, pick_device, train_all
 
 
 def seed(text: str) -> int:
@@ -53,7 +53,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def run_train(o: argparse.Namespace) -> None:
     device = pick_device(o.device)
     judge = Judge.load(device=device)  # before the long work, in case it is not there
-    pipe = train_all(o.out, o.seed, device, o.resume)
+    with parallel.processes(device):
+        pipe = train_all(o.out, o.seed, device, o.resume)
+        if parallel.rank() > 0:
+            return
 
     generator = torch.Generator().manual_seed(o.seed)
     real = data.draw_batch(32, "train", generator)

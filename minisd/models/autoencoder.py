@@ -43,8 +43,9 @@ class DiagonalGaussian:
         self.logvar = logvar.clamp(-30.0, 20.0)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """mean + std * noise, the reparameterisation trick."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        """mean + std * noise, the reparameterisation trick. The generator may be a CPU one."""
+        device = generator.device if generator else self.mean.device
+        noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean)
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Tensor:

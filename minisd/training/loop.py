@@ -1,8 +1,9 @@
 """The training loop, in full view: mixed precision, clipping, EMA, checkpoints, progress."""
 
+import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+
+from . import parallel
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
@@ -27,9 +30,12 @@ class Recipe:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Auto is the best there is: an NVIDIA or Apple GPU, else the CPU. ValueError if not there."""
+    """Auto is the best there is: an NVIDIA or Apple GPU, else the CPU. ValueError if not there.
+
+    Of several processes that the launcher started, each takes an NVIDIA GPU of its own.
+    """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
         name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
     try:
         torch.zeros(1, device=name).item()
@@ -55,9 +61,17 @@ def repeat_bits() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def generator_for(step: int, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """The randomness of one step, of seed and step alone, so that a resumed run repeats it."""
-    return torch.Generator(device).manual_seed(1_000_003 * seed + step)
+def generator_for(
+    use: str, step: int, seed: int, device: str | torch.device = "cpu"
+) -> torch.Generator:
+    """The randomness of one step for one use; of nothing else, so that a resumed run repeats it."""
+    digest = hashlib.sha256(f"{use} {step} {seed}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))
+
+
+def progress(*arguments, **options) -> tqdm:
+    """A progress bar, of the first process only."""
+    return tqdm(*arguments, **options, **({"disable": True} if parallel.rank() else {}))
 
 
 def save_atomically(state: dict, path: Path) -> None:
@@ -95,12 +109,13 @@ def train(
     checkpoint: Path | None = None,
     seed: int = 0,
     label: str = "training",
+    shared: Sequence[nn.Module] = (),
 ) -> nn.Module:
     """Minimise the loss; returns the exponential moving average of the weights, in eval mode.
 
     loss_of_step(step) draws that step's batch and returns its loss; it must depend on nothing but
     the step and the weights. With an existing `checkpoint` it goes on from there; with None it
-    keeps none.
+    keeps none. Where several processes train, they share the work of the `shared` modules.
     """
     device = next(model.parameters()).device
     if device.type != "mps":
@@ -108,12 +123,16 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(),
         recipe.learning_rate,
-        betas=(0.95, 0.99),  # OneCycleLR takes the first down to 0.85 and back
+        betas=(0.9, 0.99),
         weight_decay=recipe.weight_decay,
         fused=device.type != "mps",
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.steps + 1, pct_start=recipe.warmup
+        optimizer,
+        recipe.learning_rate,
+        total_steps=recipe.steps + 1,
+        pct_start=recipe.warmup,
+        cycle_momentum=False,
     )
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step: no GPU waits
@@ -134,12 +153,13 @@ def train(
     model.train()
     precision = mixed_precision(device)
     saved = time.monotonic()
-    bar = tqdm(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
+    bar = progress(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
     for step in range(start, recipe.steps):
-        with precision:
+        with precision, parallel.shared(*shared):
             loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        parallel.sum_gradients(*shared)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -154,7 +174,7 @@ def train(
                 )
             rate = (bar.format_dict["rate"] or 0) * recipe.batch_size
             bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:.0f} pictures/s")
-        if checkpoint and save_now:
+        if checkpoint and save_now and parallel.rank() == 0:
             save(step + 1)
             saved = time.monotonic()
     bar.close()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import data
 from ..diffusion import NoiseSchedule
@@ -22,7 +21,8 @@ from ..models import (
 )
 from ..pipeline import StableDiffusion
 from ..tokenizer import Tokenizer
-from .loop import Recipe, generator_for, mixed_precision, repeat_bits, train
+from . import parallel
+from .loop import Recipe, generator_for, mixed_precision, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
@@ -51,12 +51,19 @@ def train_autoencoder(directory: Path, seed: int, device, recipe: Recipe) -> Aut
     model = Autoencoder().to(device)
 
     def loss_of_step(step: int) -> Tensor:
-        generator = generator_for(step, seed)
+        generator = generator_for("pictures to compress", step, seed)
         batch = data.draw_batch(recipe.batch_size, "train", generator, device)
-        return autoencoder_loss(model, batch.images, generator_for(step, seed, device))
+        noise = generator_for("noise in latents", step, seed, device)
+        return autoencoder_loss(model, batch.images, noise)
 
     model = train(
-        model, loss_of_step, recipe, directory / "autoencoder.ckpt", seed, "1/3 autoencoder"
+        model,
+        loss_of_step,
+        recipe,
+        directory / "autoencoder.ckpt",
+        seed,
+        "1/3 autoencoder",
+        shared=(model.encoder, model.decoder),
     )
     model.config = replace(model.config, scaling_factor=measure_scale(model, seed, device))
     return model
@@ -65,9 +72,9 @@ def train_autoencoder(directory: Path, seed: int, device, recipe: Recipe) -> Aut
 @torch.no_grad()
 def measure_scale(model: Autoencoder, seed: int, device) -> float:
     """1 / standard deviation of 2,048 pictures' latents. Rombach et al. 2022, appendix G."""
-    batch = data.draw_batch(2048, "train", generator_for(0, seed), device)
-    latents = model.encode(batch.images).sample(generator_for(0, seed, device))
-    return 1.0 / latents.std().item()
+    generator = generator_for("pictures to measure", 0, seed)
+    batch = data.draw_batch(2048, "train", generator, device)
+    return 1.0 / model.encode(batch.images).sample(generator).std().item()
 
 
 def hard_negatives(size: int, generator: torch.Generator) -> Tensor:
@@ -91,7 +98,7 @@ def train_clip(directory: Path, seed: int, device, recipe: Recipe, tokenizer: To
     model = CLIP(CLIPConfig(text, VisionConfig())).to(device)
 
     def loss_of_step(step: int) -> Tensor:
-        generator = generator_for(step, seed + 1)
+        generator = generator_for("pictures to name", step, seed)
         attributes = hard_negatives(recipe.batch_size, generator)
         batch = data.draw_batch(recipe.batch_size, "train", generator, device, attributes)
         ids = tokenizer(batch.captions).to(device)
@@ -99,16 +106,20 @@ def train_clip(directory: Path, seed: int, device, recipe: Recipe, tokenizer: To
         fits = (same | ~batch.mentioned[None]).all(dim=-1)
         return clip_loss(model, batch.images, ids, fits)
 
-    return train(model, loss_of_step, recipe, directory / "clip.ckpt", seed, "2/3 CLIP")
+    towers = (model.vision_model, model.text_model)
+    return train(
+        model, loss_of_step, recipe, directory / "clip.ckpt", seed, "2/3 CLIP", shared=towers
+    )
 
 
 @torch.no_grad()
 def encode_pool(autoencoder: Autoencoder, seed: int, device, count: int = POOL):
     """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, 4)."""
     moments, attributes = [], []
-    for i in tqdm(range(0, count, 500), desc="3/3 encoding", unit="batch"):
-        batch = data.draw_batch(500, "train", generator_for(i, seed + 2), device)
-        with mixed_precision(device):
+    for i in progress(range(0, count, 500), desc="3/3 encoding", unit="batch"):
+        generator = generator_for("pictures to learn", i, seed)
+        batch = data.draw_batch(500, "train", generator, device)
+        with mixed_precision(device), parallel.shared(autoencoder.encoder):
             moments.append(autoencoder.moments(batch.images).float())
         attributes.append(batch.attributes.cpu())  # where the captions are written
     return torch.cat(moments), torch.cat(attributes)
@@ -130,8 +141,8 @@ def train_unet(
     moments, attributes = encode_pool(autoencoder, seed, device)
 
     def loss_of_step(step: int) -> Tensor:
-        generator = generator_for(step, seed + 2)
-        on_device = generator_for(step, seed + 2, device)
+        generator = generator_for("latents to noise", step, seed)
+        on_device = generator_for("noise", step, seed, device)
         chosen = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
         posterior = DiagonalGaussian(moments[chosen.to(device)])
         x0 = posterior.sample(on_device) * autoencoder.config.scaling_factor
@@ -142,7 +153,10 @@ def train_unet(
             context = text_encoder(tokenizer(prompts).to(device))
         return denoising_loss(model, schedule, x0, context, on_device)
 
-    return train(model, loss_of_step, recipe, directory / "unet.ckpt", seed, "3/3 U-Net")
+    heavy = (model, text_encoder)
+    return train(
+        model, loss_of_step, recipe, directory / "unet.ckpt", seed, "3/3 U-Net", shared=heavy
+    )
 
 
 def train_all(
@@ -158,6 +172,7 @@ def train_all(
         raise ValueError(f"{directory} is not empty; go on with --resume, or choose another --out")
     if resume and not working.exists():
         raise ValueError(f"{directory} holds no run to resume; leave out --resume to start one")
+    parallel.wait()  # until every process has looked
     working.mkdir(parents=True, exist_ok=True)
     repeat_bits()
 
@@ -169,5 +184,7 @@ def train_all(
         working, seed, device, recipes["unet"], tokenizer, clip.text_model, autoencoder, schedule
     )
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip)
-    pipe.save_pretrained(directory, dtype=torch.float16)
+    if parallel.rank() == 0:
+        pipe.save_pretrained(directory, dtype=torch.float16)
+    parallel.wait()
     return StableDiffusion.from_pretrained(directory, device)
