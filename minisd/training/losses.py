@@ -7,7 +7,8 @@ from torch import Tensor
 from ..diffusion import NoiseSchedule
 from ..models import CLIP, Autoencoder, UNet
 
-KL_WEIGHT = 1e-3  # both terms are sums over a picture; Stable Diffusion's weight is 1e-6
+KL_WEIGHT = 0.02  # both terms are sums over a picture; Stable Diffusion's weight is 1e-6
+CHROMA_WEIGHT = 3.0  # brightness varies most, so without this the colours are learnt very late
 
 
 def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -15,11 +16,13 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Genera
 
     images (B, 3, H, W) in [-1, 1]. The evidence lower bound of Kingma and Welling 2014, equation
     10, with a small weight on the KL as in Rombach et al. 2022, whose loss also has perceptual and
-    adversarial terms.
+    adversarial terms. The part of the error that changes the colour counts more.
     """
     reconstruction, posterior = model(images, generator)
-    error = (reconstruction.float() - images).square().sum(dim=(1, 2, 3))  # (B,)
-    return (error + KL_WEIGHT * posterior.kl()).mean()
+    error = reconstruction.float() - images  # (B, 3, H, W)
+    chroma = error - error.mean(dim=1, keepdim=True)  # what is left of it at the same brightness
+    distance = error.square() + CHROMA_WEIGHT * chroma.square()
+    return (distance.sum(dim=(1, 2, 3)) + KL_WEIGHT * posterior.kl()).mean()
 
 
 def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:

@@ -16,22 +16,23 @@ from minisd.models import (
     VisionConfig,
 )
 from minisd.training import autoencoder_loss, clip_loss, denoising_loss
-from minisd.training.losses import KL_WEIGHT
+from minisd.training.losses import CHROMA_WEIGHT, KL_WEIGHT
 
 
 def random(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_autoencoder_loss_is_squared_error_plus_a_little_kl_summed_over_a_picture():
+def test_autoencoder_loss_is_squared_error_with_more_for_colour_plus_a_little_kl():
     images, answer = random(2, 3, 4, 4).tanh(), random(2, 3, 4, 4, seed=1)
     moments = random(2, 8, 2, 2, seed=2)
     loss = autoencoder_loss(lambda x, g: (answer, DiagonalGaussian(moments)), images, None)
 
     total = 0.0
     for i in range(2):
-        for a, b in zip(answer[i].flatten().tolist(), images[i].flatten().tolist(), strict=True):
-            total += (a - b) ** 2
+        for pixel in (answer - images)[i].flatten(1).T.tolist():
+            grey = sum(pixel) / 3
+            total += sum(e**2 + CHROMA_WEIGHT * (e - grey) ** 2 for e in pixel)
         mean, logvar = (half.flatten().tolist() for half in moments[i].chunk(2))
         for m, v in zip(mean, logvar, strict=True):
             total += KL_WEIGHT * (m**2 + math.exp(v) - 1 - v) / 2
