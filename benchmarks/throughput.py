@@ -19,8 +19,8 @@ import transformers
 
 from minisd.checkpoint import save_autoencoder, save_clip, save_unet
 from minisd.diffusion import NoiseSchedule, classifier_free, sample
+from minisd.machine import mixed_precision, pick_device
 from minisd.models import CLIP, Autoencoder, CLIPConfig, TextConfig, UNet, VisionConfig
-from minisd.training import mixed_precision, pick_device
 
 
 def build(device):

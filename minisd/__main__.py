@@ -10,8 +10,9 @@ import torch
 
 from . import StableDiffusion, data, plots
 from .evaluation import Judge, Settings, evaluate, format_table
+from .machine import pick_device
 from .pipeline import WEIGHTS
-from .training import parallel, pick_device, train_all
+from .training import parallel, train_all
 
 
 def seed(text: str) -> int:

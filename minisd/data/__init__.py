@@ -11,15 +11,17 @@ from .captions import (
     write_captions,
 )
 from .digits import load_digits
-from .scenes import RGB, Batch, draw_batch, render
+from .scenes import POOL, RGB, Batch, draw_batch, draw_pool, render
 
 __all__ = [
     "ATTRIBUTES",
+    "POOL",
     "RGB",
     "VALUES",
     "Batch",
     "all_combinations",
     "draw_batch",
+    "draw_pool",
     "held_out_combinations",
     "is_held_out",
     "load_digits",

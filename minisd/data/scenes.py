@@ -1,5 +1,6 @@
 """Render a batch of attributes into pictures, all at once, on any device."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -114,3 +115,15 @@ def draw_batch(
     on_device = torch.Generator(device).manual_seed(seed)
     images = render(attributes.to(device), split, on_device)
     return Batch(images, attributes.to(device), captions, mentioned.to(device))
+
+
+POOL = 40_000  # pictures
+
+
+def draw_pool(
+    count: int = POOL, seed: int = 0, device: str | torch.device = "cpu"
+) -> Iterator[Batch]:
+    """The pictures that the U-Net learns from again and again, in batches; the seed decides."""
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, 500):
+        yield draw_batch(min(500, count - start), "train", generator, device)

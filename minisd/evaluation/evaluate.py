@@ -8,10 +8,11 @@ from tqdm import tqdm
 
 from .. import data
 from ..pipeline import StableDiffusion
-from .judge import Judge
-from .metrics import clip_score, frechet_distance, psnr, wilson_interval
+from .judge import Judge, train_reader
+from .metrics import clip_score, copy_ratio, frechet_distance, psnr, wilson_interval
 
 BATCH = 100  # pictures drawn at a time
+COPY = 1 / 3  # a picture so much nearer to one training picture than to any other is a copy
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,26 @@ class Settings:
     """How the pictures are drawn that are judged."""
 
     samples: int = 2000  # half of them of seen combinations, half of held-out ones
-    steps: int = 20
+    steps: int = 10
     guidance: float = 3.0
     sampler: str | None = None  # the checkpoint's own
     seed: int = 0
+    pool: int = data.POOL  # training pictures that are searched for copies
+    pupils: int = 0  # pictures drawn for a fresh reader to learn from; 0: no such test
 
 
 def rates(answers: Tensor, truth: Tensor) -> dict:
     """Answers and truth (B, 4) -> share right, jointly and by attribute, with Wilson intervals."""
     right = answers.cpu() == truth.cpu()
-    columns = {"joint": right.all(dim=1)}
-    columns |= {name: right[:, i] for i, name in enumerate(data.ATTRIBUTES)}
-    table = {}
-    for name, column in columns.items():
-        count, total = int(column.sum()), len(column)
-        low, high = wilson_interval(count, total)
-        table[name] = {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
-    return table
+    columns = {name: rate(right[:, i]) for i, name in enumerate(data.ATTRIBUTES)}
+    return {"joint": rate(right.all(dim=1)), **columns}
+
+
+def rate(right: Tensor) -> dict:
+    """(B,) bool -> the share that is right, with its Wilson interval."""
+    count, total = int(right.sum()), len(right)
+    low, high = wilson_interval(count, total)
+    return {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
 
 
 def cycle(combinations: Tensor, count: int, seed: int) -> Tensor:
@@ -88,11 +92,13 @@ def evaluate_pictures(pipe: StableDiffusion, judge: Judge, settings: Settings) -
         again.append(second.images)
         captions += batch.captions
     drawn, real, again = (torch.cat(parts) for parts in (drawn, real, again))
-    target = judge.features(real)
+    features = {"drawn": judge.features(drawn), "real": judge.features(real)}
     results["frechet"] = {
-        "drawn": frechet_distance(judge.features(drawn), target),
-        "floor": frechet_distance(judge.features(again), target),
+        "drawn": frechet_distance(features["drawn"], features["real"]),
+        "floor": frechet_distance(judge.features(again), features["real"]),
     }
+    pool = torch.cat([judge.features(batch.images) for batch in data.draw_pool(settings.pool)])
+    results["copies"] = {k: rate((copy_ratio(f, pool) < COPY).cpu()) for k, f in features.items()}
     if pipe.clip:
         text = encode_texts(pipe, captions)
         results["clip_score"] = {
@@ -143,6 +149,25 @@ def evaluate_autoencoder(
     }
 
 
+def teach(pipe: StableDiffusion, settings: Settings, images: Tensor, truth: Tensor) -> dict:
+    """Can one learn to read from drawn pictures alone? A fresh reader's digits, right or wrong.
+
+    It sees nothing but pictures that the pipeline drew and the captions' attributes, and is then
+    asked about real pictures. Source: Ravuri and Vinyals 2019, "Classification accuracy score".
+    """
+    wanted = cycle(data.all_combinations(), settings.pupils, settings.seed)
+    captions, _ = data.write_captions(wanted, torch.Generator().manual_seed(settings.seed), 1.0)
+    lessons = draw(pipe, captions, settings, settings.seed + 200, "drawing lessons")
+    generator = torch.Generator().manual_seed(settings.seed)
+
+    def batch_of_step() -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(lessons), (128,), generator=generator)
+        return lessons[chosen].to(pipe.device), wanted[chosen].to(pipe.device)
+
+    pupil = train_reader(batch_of_step, settings.seed, steps=1000, device=pipe.device)
+    return rate(pupil(images)[:, 0].cpu() == truth[:, 0].cpu())
+
+
 def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = None) -> dict:
     """All measurements of one checkpoint, as plain numbers that JSON can hold.
 
@@ -156,6 +181,8 @@ def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = No
     generator = torch.Generator().manual_seed(settings.seed + 100)
     test = data.draw_batch(settings.samples, "test", generator)
     results = evaluate_pictures(pipe, judge, settings)
+    if settings.pupils:
+        results["taught"] = teach(pipe, settings, test.images, test.attributes)
     results["autoencoder"] = evaluate_autoencoder(pipe, judge, test.images, test.attributes)
     if pipe.clip:
         results["zero_shot"] = evaluate_clip(pipe, test.images, test.attributes)

@@ -4,6 +4,7 @@ Colour, size and position are measured from the pixels; the digit is read by a s
 network that was trained on renders of the training handwriting and never saw a generated picture.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -125,25 +126,36 @@ class Judge:
         return cls(reader.to(device))
 
 
-def train_judge(seed: int = 1234, steps: int = 2000, batch_size: int = 128, device="cpu") -> Judge:
-    """Train the reader on renders of training digits in every combination, held-out ones too.
-
-    It must know what it judges, so nothing is held out from it but the test handwriting.
-    """
+def train_reader(
+    batch_of_step: Callable[[], tuple[Tensor, Tensor]], seed: int, steps: int, device="cpu"
+) -> Judge:
+    """Train a reader anew on batches of pictures (B, 3, 32, 32) and their attributes (B, 4)."""
     torch.manual_seed(seed)
     reader = Reader().to(device).train()
     optimizer = torch.optim.AdamW(reader.parameters(), 2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    generator = torch.Generator().manual_seed(seed)
-    every = data.all_combinations()
-    for _ in tqdm(range(steps), desc="judge", unit="step"):
-        attributes = every[torch.randint(len(every), (batch_size,), generator=generator)]
-        batch = data.draw_batch(batch_size, "train", generator, device, attributes)
-        answers = reader(batch.images)
-        pairs = zip(answers, batch.attributes.unbind(dim=1), strict=True)
+    for _ in tqdm(range(steps), desc="reader", unit="step"):
+        images, attributes = batch_of_step()
+        pairs = zip(reader(images), attributes.unbind(dim=1), strict=True)
         loss = sum(F.cross_entropy(logits, truth) for logits, truth in pairs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     return Judge(reader)
+
+
+def train_judge(seed: int = 1234, steps: int = 2000, batch_size: int = 128, device="cpu") -> Judge:
+    """Train the reader on renders of training digits in every combination, held-out ones too.
+
+    It must know what it judges, so nothing is held out from it but the test handwriting.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    every = data.all_combinations()
+
+    def render() -> tuple[Tensor, Tensor]:
+        attributes = every[torch.randint(len(every), (batch_size,), generator=generator)]
+        batch = data.draw_batch(batch_size, "train", generator, device, attributes)
+        return batch.images, batch.attributes
+
+    return train_reader(render, seed, steps, device)

@@ -1,6 +1,6 @@
 """Training: the losses, the loop, the three stages."""
 
-from .loop import Recipe, mixed_precision, pick_device, train
+from .loop import Recipe, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .stages import RECIPES, train_all, train_autoencoder, train_clip, train_tokenizer, train_unet
 
@@ -10,8 +10,6 @@ __all__ = [
     "autoencoder_loss",
     "clip_loss",
     "denoising_loss",
-    "mixed_precision",
-    "pick_device",
     "train",
     "train_all",
     "train_autoencoder",

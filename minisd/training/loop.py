@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ..machine import mixed_precision
 from . import parallel
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
@@ -27,32 +28,6 @@ class Recipe:
     warmup: float = 0.05  # the share of the steps in which the rate rises
     ema_decay: float = 0.999  # the average looks back over about 1 / (1 - decay) steps
     weight_decay: float = 0.01
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Auto is the best there is: an NVIDIA or Apple GPU, else the CPU. ValueError if not there.
-
-    Of several processes that the launcher started, each takes an NVIDIA GPU of its own.
-    """
-    if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"there is no device {name!r} on this machine") from error
-    return torch.device(name)
-
-
-def mixed_precision(device: str | torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies in it, which is where it is faster; else float32."""
-    device = torch.device(device)
-    if device.type == "cpu":
-        abilities = torch.cpu.get_capabilities()
-        fast = abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16")
-    else:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
 
 
 def repeat_bits() -> None:
@@ -139,20 +114,21 @@ def train(
     parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
     network = repr(getattr(model, "config", None))
     run = {**asdict(recipe), "seed": seed, "label": label, "network": network}
-    start = 0
+    start, before = 0, 0.0  # steps, and seconds that they took
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)
-        start = state["step"]
+        start, before = state["step"], state["seconds"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
 
     def save(step: int) -> None:
         states = {name: part.state_dict() for name, part in parts.items()}
-        save_atomically({**states, "step": step, "run": run}, checkpoint)
+        seconds = before + time.monotonic() - began
+        save_atomically({**states, "step": step, "seconds": seconds, "run": run}, checkpoint)
 
     model.train()
     precision = mixed_precision(device)
-    saved = time.monotonic()
+    began = saved = time.monotonic()
     bar = progress(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
     for step in range(start, recipe.steps):
         with precision, parallel.shared(*shared):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import data
 from ..diffusion import NoiseSchedule
+from ..machine import mixed_precision
 from ..models import (
     CLIP,
     Autoencoder,
@@ -22,7 +23,7 @@ from ..models import (
 from ..pipeline import StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
-from .loop import Recipe, generator_for, mixed_precision, progress, repeat_bits, train
+from .loop import Recipe, generator_for, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
@@ -35,7 +36,6 @@ RECIPES = {
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
 CAPTION_DROPOUT = 0.1  # how often the U-Net is shown the empty prompt instead
-POOL = 40_000  # pictures that are encoded once and noised again and again
 
 
 def train_tokenizer() -> Tokenizer:
@@ -113,12 +113,14 @@ def train_clip(directory: Path, seed: int, device, recipe: Recipe, tokenizer: To
 
 
 @torch.no_grad()
-def encode_pool(autoencoder: Autoencoder, seed: int, device, count: int = POOL):
-    """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, 4)."""
+def encode_pool(autoencoder: Autoencoder, seed: int, device, count: int = data.POOL):
+    """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, 4).
+
+    They are encoded once and noised again and again.
+    """
     moments, attributes = [], []
-    for i in progress(range(0, count, 500), desc="3/3 encoding", unit="batch"):
-        generator = generator_for("pictures to learn", i, seed)
-        batch = data.draw_batch(500, "train", generator, device)
+    pool = data.draw_pool(count, seed, device)
+    for batch in progress(pool, desc="3/3 encoding", unit="batch", total=count // 500):
         with mixed_precision(device), parallel.shared(autoencoder.encoder):
             moments.append(autoencoder.moments(batch.images).float())
         attributes.append(batch.attributes.cpu())  # where the captions are written

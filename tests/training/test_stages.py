@@ -60,7 +60,10 @@ def files(directory):
 
 def checkpoints(directory):
     paths = sorted((directory / "training").iterdir())
-    return {path.name: torch.load(path, weights_only=True) for path in paths}
+    states = {path.name: torch.load(path, weights_only=True) for path in paths}
+    return {
+        name: {k: v for k, v in state.items() if k != "seconds"} for name, state in states.items()
+    }
 
 
 def test_training_writes_a_pipeline_that_draws(whole):

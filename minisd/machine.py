@@ -1,0 +1,48 @@
+"""The computer that all of this runs on: its devices, what they are fast at, its name."""
+
+import os
+import platform
+
+import torch
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Auto is the best there is: an NVIDIA or Apple GPU, else the CPU. ValueError if not there.
+
+    Of several processes that the launcher started, each takes an NVIDIA GPU of its own.
+    """
+    if name == "auto":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"there is no device {name!r} on this machine") from error
+    return torch.device(name)
+
+
+def mixed_precision(device: str | torch.device) -> torch.autocast:
+    """bfloat16 where the hardware multiplies in it, which is where it is faster; else float32."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        abilities = torch.cpu.get_capabilities()
+        fast = abilities.get("avx512_bf16") or abilities.get("amx_bf16") or abilities.get("bf16")
+    else:
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=bool(fast))
+
+
+def describe(device: str | torch.device = "cpu") -> str:
+    """One line for the place beside a measured number: processor, cores, precision, versions."""
+    device = torch.device(device)
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):  # not Linux, or a processor without a name
+        pass
+    parts = [f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    parts += [f"torch {torch.__version__.split('+')[0]}", f"Python {platform.python_version()}"]
+    return "; ".join(parts)
