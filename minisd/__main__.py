@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 
 from . import StableDiffusion, data, plots
 from .evaluation import Judge, Settings, evaluate, format_table
-from .machine import pick_device
+from .machine import describe, pick_device
 from .pipeline import WEIGHTS
 from .training import parallel, train_all
+
+LESSONS = "draw N more pictures and train a fresh reader on them alone (%(default)s: do not)"
 
 
 def seed(text: str) -> int:
@@ -39,6 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
     measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
+    measure.add_argument("--lessons", type=int, default=0, metavar="N", help=LESSONS)
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
@@ -94,15 +98,17 @@ def run_evaluate(o: argparse.Namespace) -> None:
     if o.json:
         o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
     pipe = StableDiffusion.from_pretrained(o.weights, device)
-    settings = Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed)
+    settings = Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed, lessons=o.lessons)
     report(pipe, Judge.load(device=device), settings, o.json)
 
 
 def report(pipe: StableDiffusion, judge: Judge, settings: Settings, file: Path | None) -> None:
+    began = time.monotonic()
     results = evaluate(pipe, judge, settings)
+    seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
     print(format_table(results))
     if file:
-        file.write_text(json.dumps(results, indent=2) + "\n")
+        file.write_text(json.dumps({**seconds, **results}, indent=2) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ class Settings:
     sampler: str | None = None  # the checkpoint's own
     seed: int = 0
     pool: int = data.POOL  # training pictures that are searched for copies
-    pupils: int = 0  # pictures drawn for a fresh reader to learn from; 0: no such test
+    lessons: int = 0  # pictures drawn for a fresh reader to learn from; 0: no such test
 
 
 def rates(answers: Tensor, truth: Tensor) -> dict:
@@ -155,7 +155,7 @@ def teach(pipe: StableDiffusion, settings: Settings, images: Tensor, truth: Tens
     It sees nothing but pictures that the pipeline drew and the captions' attributes, and is then
     asked about real pictures. Source: Ravuri and Vinyals 2019, "Classification accuracy score".
     """
-    wanted = cycle(data.all_combinations(), settings.pupils, settings.seed)
+    wanted = cycle(data.all_combinations(), settings.lessons, settings.seed)
     captions, _ = data.write_captions(wanted, torch.Generator().manual_seed(settings.seed), 1.0)
     lessons = draw(pipe, captions, settings, settings.seed + 200, "drawing lessons")
     generator = torch.Generator().manual_seed(settings.seed)
@@ -164,16 +164,19 @@ def teach(pipe: StableDiffusion, settings: Settings, images: Tensor, truth: Tens
         chosen = torch.randint(len(lessons), (128,), generator=generator)
         return lessons[chosen].to(pipe.device), wanted[chosen].to(pipe.device)
 
-    pupil = train_reader(batch_of_step, settings.seed, steps=1000, device=pipe.device)
+    steps = 16 * settings.lessons // 128  # each picture is seen 16 times
+    pupil = train_reader(batch_of_step, settings.seed, steps, pipe.device)
     return rate(pupil(images)[:, 0].cpu() == truth[:, 0].cpu())
 
 
 def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = None) -> dict:
     """All measurements of one checkpoint, as plain numbers that JSON can hold.
 
-    Raises ValueError for fewer than 2 samples, and where the pipeline does.
+    Raises ValueError for fewer than 2 samples or 0 < lessons < 1000, and where the pipeline does.
     """
     settings = settings or Settings()
+    if 0 < settings.lessons < 1000:
+        raise ValueError(f"{settings.lessons} pictures teach nobody to read; take 1000 or more")
     if settings.samples < 2:
         raise ValueError(
             f"samples must be at least 2, one seen and one held out, not {settings.samples}"
@@ -181,7 +184,7 @@ def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = No
     generator = torch.Generator().manual_seed(settings.seed + 100)
     test = data.draw_batch(settings.samples, "test", generator)
     results = evaluate_pictures(pipe, judge, settings)
-    if settings.pupils:
+    if settings.lessons:
         results["taught"] = teach(pipe, settings, test.images, test.attributes)
     results["autoencoder"] = evaluate_autoencoder(pipe, judge, test.images, test.attributes)
     if pipe.clip:
@@ -214,6 +217,11 @@ def format_table(results: dict) -> str:
         f"Frechet distance        {frechet['drawn']:.2f} (real to real: {frechet['floor']:.2f})",
         f"reconstruction          {results['autoencoder']['psnr']:.1f} dB PSNR",
     ]
+    copies = {k: f"{100 * c['rate']:.1f} %" for k, c in results["copies"].items()}
+    lines.append(f"copies                  {copies['drawn']} (real: {copies['real']})")
+    if "taught" in results:
+        rate = results["taught"]["rate"]
+        lines.append(f"a reader taught by it   {100 * rate:.1f} % of real digits right")
     if "clip_score" in results:
         score = results["clip_score"]
         lines.append(f"CLIP score              {score['drawn']:.1f} (real: {score['real']:.1f})")

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from .. import data
+from ..checkpoint import write_json
 from ..diffusion import NoiseSchedule
-from ..machine import mixed_precision
+from ..machine import describe, mixed_precision
 from ..models import (
     CLIP,
     Autoencoder,
@@ -161,6 +162,12 @@ def train_unet(
     )
 
 
+def cost(checkpoint: Path, recipe: Recipe) -> dict:
+    """What one stage took: pictures, and seconds of training, stops left out."""
+    seconds = torch.load(checkpoint, weights_only=True)["seconds"]
+    return {"pictures": recipe.steps * recipe.batch_size, "seconds": round(seconds, 1)}
+
+
 def train_all(
     directory: Path, seed: int = 0, device="cpu", resume: bool = False, recipes=RECIPES
 ) -> StableDiffusion:
@@ -188,5 +195,8 @@ def train_all(
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip)
     if parallel.rank() == 0:
         pipe.save_pretrained(directory, dtype=torch.float16)
+        stages = {name: cost(working / f"{name}.ckpt", recipes[name]) for name in recipes}
+        run = {"machine": describe(device), "processes": parallel.count(), "stages": stages}
+        write_json(directory / "training.json", {"seed": seed, **run})
     parallel.wait()
     return StableDiffusion.from_pretrained(directory, device)

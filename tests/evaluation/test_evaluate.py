@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from minisd.data import ATTRIBUTES, all_combinations, draw_batch, is_held_out
+from minisd.data import ATTRIBUTES, all_combinations, draw_batch, draw_pool, is_held_out
 from minisd.evaluation import Judge, Settings, evaluate, format_table
 from minisd.evaluation.evaluate import evaluate_clip
 from tests.helpers import read_caption
@@ -55,13 +55,17 @@ def listening(judge):
     """(the stub, its results)"""
     stub = Stub()
     return stub, evaluate(
-        stub, judge, Settings(samples=SAMPLES, steps=7, guidance=2.5, sampler="ddim")
+        stub,
+        judge,
+        Settings(SAMPLES, steps=7, guidance=2.5, sampler="ddim", pool=1000, lessons=1000),
     )
 
 
 @pytest.fixture(scope="module")
 def deaf(judge):
-    return evaluate(Stub(listens=False, blank=True), judge, Settings(samples=SAMPLES))
+    return evaluate(
+        Stub(listens=False, blank=True), judge, Settings(SAMPLES, pool=1000, lessons=1000)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -90,12 +94,12 @@ def test_the_frechet_distance_of_noise_is_far_above_the_floor(judge):
         def __call__(self, captions, generator, **options):
             return SimpleNamespace(images=torch.rand(len(captions), 3, 32, 32, generator=generator))
 
-    frechet = evaluate(Noise(), judge, Settings(samples=SAMPLES))["frechet"]
+    frechet = evaluate(Noise(), judge, Settings(SAMPLES, pool=1000))["frechet"]
     assert frechet["drawn"] > 5 * frechet["floor"]
 
 
 def test_half_of_the_captions_are_seen_and_half_held_out_and_all_are_full(listening):
-    wanted = torch.tensor([read_caption(c) for c in listening[0].captions])
+    wanted = torch.tensor([read_caption(c) for c in listening[0].captions[:SAMPLES]])
     assert (wanted >= 0).all()
     half = SAMPLES // 2
     assert not is_held_out(wanted[:half]).any() and is_held_out(wanted[half:]).all()
@@ -112,6 +116,8 @@ def test_the_settings_reach_the_pipeline(listening):
         "guidance": 2.5,
         "sampler": "ddim",
         "seed": 0,
+        "pool": 1000,
+        "lessons": 1000,
     }
 
 
@@ -133,7 +139,7 @@ def test_the_autoencoder_is_measured_on_what_the_judge_can_read(listening, deaf)
 
 
 def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe, judge):
-    results = evaluate(tiny_pipe, judge, Settings(samples=40, steps=2))
+    results = evaluate(tiny_pipe, judge, Settings(samples=40, steps=2, pool=1000))
     text = format_table(results)
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     for row in (
@@ -146,10 +152,33 @@ def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe, judge):
         "Frechet distance",
         "reconstruction",
         "CLIP score",
+        "copies",
     ):
         assert sum(line.startswith(row) for line in text.splitlines()) == 1, row
     assert all(name in text.splitlines()[0] for name in ("joint", *ATTRIBUTES))
     assert results["zero_shot"]["joint"]["rate"] < 0.2  # untrained
+
+
+def test_copies_of_training_pictures_are_found(judge, listening):
+    class Thief(Stub):
+        def __call__(self, captions, **options):
+            images = next(draw_pool(1000)).images[: len(captions)]
+            return SimpleNamespace(images=(images + 1) / 2)
+
+    stolen = evaluate(Thief(), judge, Settings(samples=40, pool=1000))["copies"]
+    assert stolen["drawn"]["rate"] == 1
+    for copies in (stolen["real"], *listening[1]["copies"].values()):
+        assert copies["rate"] < 0.05
+
+
+def test_a_fresh_reader_learns_from_pictures_that_are_right_and_only_from_them(listening, deaf):
+    assert deaf["taught"]["high"] < 0.3 < 0.5 < listening[1]["taught"]["low"]
+
+
+@pytest.mark.parametrize("lessons", [1, 999])
+def test_too_few_lessons_are_refused(judge, lessons):
+    with pytest.raises(ValueError, match=f"{lessons} pictures teach nobody"):
+        evaluate(Stub(), judge, Settings(lessons=lessons))
 
 
 def test_a_pipeline_without_clip_has_no_clip_rows(listening):
@@ -177,7 +206,7 @@ def test_a_clip_that_understands_is_right_zero_shot():
 
 def test_the_seed_decides_every_number(judge):
     def numbers(seed):
-        return evaluate(Stub(listens=False), judge, Settings(samples=40, seed=seed))
+        return evaluate(Stub(listens=False), judge, Settings(samples=40, seed=seed, pool=1000))
 
     assert numbers(1) == numbers(1)
     assert numbers(1)["frechet"] != numbers(2)["frechet"]
