@@ -1,0 +1,96 @@
+"""How few steps are enough? Accuracy and Frechet distance of every sampler at several step counts.
+
+    python -m benchmarks.sampling --samples 1000
+
+Every cell draws the same captions from the same noise. Writes sampling.json and sampling.png here.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+from minisd import StableDiffusion, data, plots
+from minisd.diffusion import SAMPLERS
+from minisd.evaluation import Judge, Settings, frechet_distance
+from minisd.evaluation.evaluate import cycle, draw, rate
+from minisd.machine import describe, pick_device
+from minisd.pipeline import WEIGHTS
+
+HERE = Path(__file__).resolve().parent
+STEPS = (1, 2, 4, 6, 8, 10, 20, 50)
+
+
+def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
+    """One cell: joint accuracy, Frechet distance to real renders, seconds a picture."""
+    began = time.perf_counter()
+    pictures = draw(pipe, captions, settings, settings.seed, f"{settings.sampler} {settings.steps}")
+    seconds = (time.perf_counter() - began) / len(pictures)
+    joint = rate((judge(pictures).cpu() == wanted).all(dim=1))
+    frechet = frechet_distance(judge.features(pictures), judge.features(real))
+    return {"joint": joint, "frechet": frechet, "seconds": seconds}
+
+
+def markdown(cells: dict) -> str:
+    lines = ["| steps | " + " | ".join(cells) + " |", "|---" * (len(cells) + 1) + "|"]
+    for steps in STEPS:
+        row = []
+        for cell in (cells[sampler][str(steps)] for sampler in cells):
+            low, high = 100 * cell["joint"]["low"], 100 * cell["joint"]["high"]
+            rate = 100 * cell["joint"]["rate"]
+            row.append(f"{rate:.1f} [{low:.1f}, {high:.1f}], {cell['frechet']:.1f}")
+        lines.append(f"| {steps} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def figure(cells: dict):
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for sampler, column in cells.items():
+        joint = [100 * column[str(steps)]["joint"]["rate"] for steps in STEPS]
+        frechet = [column[str(steps)]["frechet"] for steps in STEPS]
+        for axis, values in zip(axes, (joint, frechet), strict=True):
+            axis.plot(STEPS, values, marker="o", ms=3, label=sampler)
+    for axis, label in zip(axes, ("all four right, %", "Frechet distance"), strict=True):
+        axis.set(xscale="log", xlabel="network evaluations", ylabel=label)
+        axis.set_xticks(STEPS, STEPS, minor=False)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[1].set_yscale("log")
+    axes[0].legend()
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=int, default=1000, help="pictures a cell (%(default)s)")
+    parser.add_argument("--guidance", type=float, default=Settings.guidance)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--device", default="auto")
+    o = parser.parse_args()
+    device = pick_device(o.device)
+    pipe, judge = StableDiffusion.from_pretrained(o.weights, device), Judge.load(device=device)
+    generator = torch.Generator().manual_seed(0)
+    wanted = cycle(data.all_combinations(), o.samples, 0)
+    batch = data.draw_batch(o.samples, "test", generator, attributes=wanted, complete=1.0)
+
+    cells: dict = {sampler: {} for sampler in SAMPLERS}
+    for steps in STEPS:
+        for sampler, column in cells.items():
+            settings = Settings(o.samples, steps, o.guidance, sampler)
+            cell = measure(pipe, judge, wanted, batch.captions, batch.images, settings)
+            column[str(steps)] = cell
+            print(
+                f"{sampler:6} {steps:3} steps: {100 * cell['joint']['rate']:5.1f} % right,", end=""
+            )
+            print(f" Frechet {cell['frechet']:7.1f}, {cell['seconds']:.3f} s a picture")
+    about = {"machine": describe(device), "samples": o.samples, "guidance": o.guidance}
+    (HERE / "sampling.json").write_text(json.dumps({**about, "cells": cells}, indent=2) + "\n")
+    plots.save(figure(cells), HERE / "sampling.png")
+    print("\njoint accuracy in % [95% interval], Frechet distance\n\n" + markdown(cells))
+
+
+if __name__ == "__main__":
+    main()
