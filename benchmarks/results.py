@@ -79,8 +79,8 @@ def write(folder: Path) -> str:
     s = results["settings"]
     processes = f"{run['processes']} process{'es' if run['processes'] > 1 else ''}"
     lines = [
-        f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}, seed {s['seed']};",
-        "percent right with Wilson 95% intervals.",
+        f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}.",
+        "Percent right, with Wilson 95% intervals.",
         f"Measured in {results['seconds']:.0f} s on {results['machine']}.",
         "",
         *accuracy(results),
