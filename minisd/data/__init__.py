@@ -1,24 +1,28 @@
-"""The captioned digits: handwriting, words, pictures."""
+"""The captioned digits: handwriting, words, pictures.
 
-from .captions import (
-    ATTRIBUTES,
-    VALUES,
-    all_combinations,
-    held_out_combinations,
-    is_held_out,
-    say,
-    seen_combinations,
-    write_captions,
-)
+The functions here are those of the world of one digit; `worlds.TWO` has the same for two.
+"""
+
+from .captions import ATTRIBUTES, VALUES, say, write_captions
 from .digits import load_digits
-from .scenes import POOL, RGB, Batch, draw_batch, draw_pool, render
+from .scenes import RGB, render
+from .worlds import ONE, POOL, TWO, Batch, World, is_held_out
+
+all_combinations = ONE.all_combinations
+seen_combinations = ONE.seen_combinations
+held_out_combinations = ONE.held_out_combinations
+draw_batch = ONE.draw_batch
+draw_pool = ONE.draw_pool
 
 __all__ = [
     "ATTRIBUTES",
+    "ONE",
     "POOL",
     "RGB",
+    "TWO",
     "VALUES",
     "Batch",
+    "World",
     "all_combinations",
     "draw_batch",
     "draw_pool",

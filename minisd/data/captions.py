@@ -1,9 +1,7 @@
-"""Attributes <-> words: what can be in a picture, how it is said, and what is held out.
+"""Attributes <-> words: what can be in a picture, and how it is said.
 
 A combination is four indices (digit, colour, size, position) into the lists below.
 """
-
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -27,28 +25,6 @@ PHRASINGS = (
 NUMERAL = 0.2  # how often the digit is written as a numeral
 COMPLETE = 0.5  # how often a caption surely names all four attributes
 KEEP = (0.9, 0.6, 0.6, 0.6)  # otherwise: how often it names digit, colour, size, position
-
-
-def is_held_out(attributes: Tensor) -> Tensor:
-    """(B, 4) indices -> (B,) bool: never rendered in training. A fifth of all combinations."""
-    return attributes.sum(dim=-1) % 5 == 0
-
-
-def all_combinations() -> Tensor:
-    """Every combination, in order: (800, 4) long."""
-    return torch.tensor(list(product(*(range(len(v)) for v in VALUES))))
-
-
-def seen_combinations() -> Tensor:
-    """The combinations that training draws from: (640, 4) long."""
-    every = all_combinations()
-    return every[~is_held_out(every)]
-
-
-def held_out_combinations() -> Tensor:
-    """The combinations that training never draws: (160, 4) long."""
-    every = all_combinations()
-    return every[is_held_out(every)]
 
 
 def say(combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False) -> str:

@@ -1,14 +1,11 @@
-"""Render a batch of attributes into pictures, all at once, on any device."""
+"""Render attributes into pictures, a batch at once, on any device."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .captions import COMPLETE, all_combinations, seen_combinations, write_captions
 from .digits import load_digits
 
 SIZE = 32  # pixels along each side of a picture
@@ -35,16 +32,6 @@ SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # natural variation: pixels, relative sc
 SUPERSAMPLE = 2  # render at twice the resolution, then average: no jagged edges
 
 
-@dataclass
-class Batch:
-    """Captioned pictures."""
-
-    images: Tensor  # (B, 3, 32, 32) in [-1, 1]
-    attributes: Tensor  # (B, 4) long: digit, colour, size, position
-    captions: list[str]
-    mentioned: Tensor  # (B, 4) bool: which attributes the caption names
-
-
 @cache
 def digits_by_class(split: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Handwriting sorted by class: images (n, 28, 28), each class's first index and count (10,)."""
@@ -54,6 +41,12 @@ def digits_by_class(split: str, device: torch.device) -> tuple[Tensor, Tensor, T
     return images[order].to(device), (counts.cumsum(0) - counts).to(device), counts.to(device)
 
 
+def handwriting(digit: Tensor, chance: Tensor, split: str) -> Tensor:
+    """Some handwriting of each digit: digit (B,), chance (B,) in [0, 1) -> (B, 28, 28)."""
+    pool, first, count = digits_by_class(split, digit.device)
+    return pool[first[digit] + (chance * count[digit]).long()]
+
+
 def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
     """Attributes (B, 4) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device.
 
@@ -61,69 +54,32 @@ def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
     """
     device = attributes.device
     digit, colour, size, position = attributes.unbind(dim=-1)
-    pool, first, count = digits_by_class(split, device)
     chance = torch.rand(len(attributes), 5, device=device, generator=generator)
-    glyphs = pool[first[digit] + (chance[:, 0] * count[digit]).long()]  # (B, 28, 28)
+    glyphs = handwriting(digit, chance[:, 0], split)  # (B, 28, 28)
 
     spread = 2 * chance[:, 1:] - 1  # (B, 4) in [-1, 1]
     scale = torch.tensor(SCALE, device=device)[size] * (1 + STRETCH * spread[:, 0])
-    angle = TURN * spread[:, 1]
     offset = torch.tensor(OFFSET, device=device)[size, None]
-    centre = (
-        torch.tensor(CENTRE, device=device)[position] * offset + SHIFT * spread[:, 2:]
-    )  # (B, 2)
+    centre = torch.tensor(CENTRE, device=device)[position] * offset + SHIFT * spread[:, 2:]
+    grey = place(glyphs, scale, TURN * spread[:, 1], centre)  # (B, 1, 32, 32)
+    return 2 * grey * torch.tensor(RGB, device=device)[colour][:, :, None, None] - 1
 
+
+def place(glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor) -> Tensor:
+    """Put handwriting onto black pictures: glyphs (B, 28, 28) -> (B, 1, 32, 32) in [0, 1].
+
+    scale (B,): picture pixels per pixel of the handwriting; angle (B,) in radians; centre (B, 2):
+    where it comes to lie, in pixels (x, y) from the picture's centre.
+    """
     # affine_grid asks where each output pixel comes from: rotate and scale about the centre,
     # in coordinates where each picture spans [-1, 1].
     zoom = SIZE / 28 / scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
     fine = SIZE * SUPERSAMPLE
-    with torch.autocast(device.type, enabled=False):  # a pixel's place needs all 32 bits
+    with torch.autocast(glyphs.device.type, enabled=False):  # a pixel's place needs all 32 bits
         move = -turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 1)
-        place = torch.cat([turn, move], dim=-1)  # (B, 2, 3)
-        grid = F.affine_grid(place, [len(glyphs), 1, fine, fine], align_corners=False)
+        where = torch.cat([turn, move], dim=-1)  # (B, 2, 3)
+        grid = F.affine_grid(where, [len(glyphs), 1, fine, fine], align_corners=False)
         grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
-    grey = F.avg_pool2d(grey, SUPERSAMPLE)  # (B, 1, 32, 32)
-    return 2 * grey * torch.tensor(RGB, device=device)[colour][:, :, None, None] - 1
-
-
-def draw_batch(
-    size: int,
-    split: str = "train",
-    generator: torch.Generator | None = None,
-    device: str | torch.device = "cpu",
-    attributes: Tensor | None = None,
-    complete: float = COMPLETE,
-) -> Batch:
-    """Draw captioned pictures.
-
-    size: how many; split: "train" (training digits, seen combinations only) or "test" (test digits,
-    all combinations); generator: a CPU generator that decides everything; attributes (B, 4): render
-    just these instead of drawing combinations; complete: at least this share of the captions, on
-    average, name all four attributes. Raises ValueError for an unknown split or a wrong size.
-    """
-    if size < 1:
-        raise ValueError(f"a batch holds at least one picture, not {size}")
-    if attributes is None:
-        choices = seen_combinations() if split == "train" else all_combinations()
-        attributes = choices[torch.randint(len(choices), (size,), generator=generator)]
-    if len(attributes) != size:
-        raise ValueError(f"{len(attributes)} combinations do not fit a batch of {size}")
-    captions, mentioned = write_captions(attributes, generator, complete)
-    seed = torch.randint(2**62, (), generator=generator).item()
-    on_device = torch.Generator(device).manual_seed(seed)
-    images = render(attributes.to(device), split, on_device)
-    return Batch(images, attributes.to(device), captions, mentioned.to(device))
-
-
-POOL = 40_000  # pictures
-
-
-def draw_pool(
-    count: int = POOL, seed: int = 0, device: str | torch.device = "cpu"
-) -> Iterator[Batch]:
-    """The pictures that the U-Net learns from again and again, in batches; the seed decides."""
-    generator = torch.Generator().manual_seed(seed)
-    for start in range(0, count, 500):
-        yield draw_batch(min(500, count - start), "train", generator, device)
+    return F.avg_pool2d(grey, SUPERSAMPLE)

@@ -1,12 +1,13 @@
 """Pictures show what their attributes say, measured here with nothing but numpy."""
 
 import colorsys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from minisd.data import VALUES, all_combinations, draw_batch, is_held_out, render, scenes
+from minisd.data import ONE, VALUES, all_combinations, draw_batch, is_held_out, render, scenes
 
 HUES = {  # degrees on the colour circle; white has none
     "red": (-15, 15),
@@ -103,19 +104,18 @@ def test_the_digit_is_the_handwriting_of_its_class(monkeypatch):
     torch.testing.assert_close(brightest[white], (attributes[white, 0] + 1) / 10)
 
 
-def test_training_never_renders_a_held_out_combination(monkeypatch):
+def test_training_never_renders_a_held_out_combination():
     rendered = []
 
     def spy(attributes, *_):
         rendered.append(attributes)
         return torch.zeros(len(attributes), 3, 1, 1)
 
-    monkeypatch.setattr(scenes, "render", spy)
-    drawn = {}
+    world, drawn = replace(ONE, render=spy), {}
     for split in ("train", "test"):
         rendered.clear()
         for seed in range(20):
-            draw_batch(500, split, seeded(seed))
+            world.draw_batch(500, split, seeded(seed))
         drawn[split] = torch.cat(rendered)
     assert len(drawn["train"]) == 10_000 and not is_held_out(drawn["train"]).any()
     assert len(drawn["train"].unique(dim=0)) == 640  # and it sees all the others

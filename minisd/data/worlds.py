@@ -1,0 +1,92 @@
+"""A world: what can be in a picture, how it is said, how it is drawn; and batches of it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import captions, scenes, two
+
+POOL = 40_000  # pictures that a U-Net learns from
+
+
+@dataclass
+class Batch:
+    """Captioned pictures."""
+
+    images: Tensor  # (B, 3, 32, 32) in [-1, 1]
+    attributes: Tensor  # (B, A) long: digit, colour, size, position
+    captions: list[str]
+    mentioned: Tensor  # (B, A) bool: which attributes the caption names
+
+
+def is_held_out(attributes: Tensor) -> Tensor:
+    """(B, A) indices -> (B,) bool: never rendered in training. A fifth of all combinations."""
+    return attributes.sum(dim=-1) % 5 == 0
+
+
+@dataclass(frozen=True)
+class World:
+    """A combination is one index for each of A attributes."""
+
+    attributes: tuple[str, ...]  # their names
+    values: tuple[tuple[str, ...], ...]  # and what each can be
+    write_captions: Callable[..., tuple[list[str], Tensor]]
+    render: Callable[..., Tensor]
+
+    def all_combinations(self) -> Tensor:
+        """Every combination, in order: (800, 4) long in the world of one digit."""
+        return torch.cartesian_prod(*(torch.arange(len(v)) for v in self.values))
+
+    def seen_combinations(self) -> Tensor:
+        """The combinations that training draws from: (640, 4) long in the world of one digit."""
+        every = self.all_combinations()
+        return every[~is_held_out(every)]
+
+    def held_out_combinations(self) -> Tensor:
+        """The combinations that training never draws: (160, 4) long in the world of one digit."""
+        every = self.all_combinations()
+        return every[is_held_out(every)]
+
+    def draw_batch(
+        self,
+        size: int,
+        split: str = "train",
+        generator: torch.Generator | None = None,
+        device: str | torch.device = "cpu",
+        attributes: Tensor | None = None,
+        complete: float = captions.COMPLETE,
+    ) -> Batch:
+        """Draw captioned pictures.
+
+        size: how many; split: "train" (training digits, seen combinations only) or "test" (test
+        digits, all combinations); generator: a CPU generator that decides everything; attributes
+        (B, A): render just these instead of drawing combinations; complete: at least this share of
+        the captions, on average, name all attributes. Raises ValueError for an unknown split or a
+        wrong size.
+        """
+        if size < 1:
+            raise ValueError(f"a batch holds at least one picture, not {size}")
+        if attributes is None:
+            choices = self.seen_combinations() if split == "train" else self.all_combinations()
+            attributes = choices[torch.randint(len(choices), (size,), generator=generator)]
+        if len(attributes) != size:
+            raise ValueError(f"{len(attributes)} combinations do not fit a batch of {size}")
+        texts, mentioned = self.write_captions(attributes, generator, complete)
+        seed = torch.randint(2**62, (), generator=generator).item()
+        on_device = torch.Generator(device).manual_seed(seed)
+        images = self.render(attributes.to(device), split, on_device)
+        return Batch(images, attributes.to(device), texts, mentioned.to(device))
+
+    def draw_pool(
+        self, count: int = POOL, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> Iterator[Batch]:
+        """The pictures that a U-Net learns from again and again, in batches; the seed decides."""
+        generator = torch.Generator().manual_seed(seed)
+        for start in range(0, count, 500):
+            yield self.draw_batch(min(500, count - start), "train", generator, device)
+
+
+ONE = World(captions.ATTRIBUTES, captions.VALUES, captions.write_captions, scenes.render)
+TWO = World(two.ATTRIBUTES, two.VALUES, two.write_captions, two.render)

@@ -1,0 +1,70 @@
+"""Two digits: captions say what is in the picture, and pictures show what the captions say."""
+
+import re
+
+import pytest
+import torch
+
+from minisd.data import RGB, TWO, is_held_out
+from minisd.data.two import PHRASINGS, say
+from tests.helpers import MEANING
+
+RELATIONS = ["left of", "right of", "above", "below"]
+
+
+def read(caption: str) -> list[int]:
+    """(digit, colour, relation, digit, colour) as an English reader takes them; -1: not said."""
+    (relation,) = [i for i, words in enumerate(RELATIONS) if f" {words} " in caption]
+    said = []
+    for half in caption.split(f" {RELATIONS[relation]} "):
+        found = [MEANING[word] for word in re.findall(r"\w+", half) if word in MEANING]
+        said.append([next((i for a, i in found if a == kind), -1) for kind in (0, 1)])
+    return [*said[0], relation, *said[1]]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return TWO.draw_batch(800, "test", torch.Generator().manual_seed(0))
+
+
+def test_captions_name_what_they_mention(batch):
+    wanted = torch.where(batch.mentioned, batch.attributes, -1).tolist()
+    assert [read(caption) for caption in batch.captions] == wanted
+    assert 0.6 < batch.mentioned.all(dim=1).float().mean() < 0.8
+
+
+def test_a_caption_in_full():
+    assert say((3, 0, 0, 7, 5)) == "a red three left of a blue seven"
+    assert say((8, 1, 3, 8, 7), numeral=True) == "an orange 8 below a white 8"
+    assert len({say((3, 0, 0, 7, 5), phrasing=p) for p in PHRASINGS}) == 3
+
+
+def test_the_two_digits_lie_as_the_caption_says_in_their_own_colours(batch):
+    light = (batch.images + 1) / 2  # (B, 3, 32, 32)
+    halves = (
+        (light[..., :16], light[..., 16:]),
+        (light[..., 16:], light[..., :16]),
+        (light[..., :16, :], light[..., 16:, :]),
+        (light[..., 16:, :], light[..., :16, :]),
+    )
+    palette = torch.nn.functional.normalize(torch.tensor(RGB), dim=1)  # (8, 3)
+    for relation, (first, second) in enumerate(halves):
+        here = batch.attributes[:, 2] == relation
+        for half, column in ((first, 1), (second, 4)):
+            mean = half[here].mean(dim=(2, 3))  # (n, 3)
+            nearest = (torch.nn.functional.normalize(mean, dim=1) @ palette.T).argmax(dim=1)
+            right = (nearest == batch.attributes[here, column]).float().mean()
+            assert right > 0.95, (relation, column)
+
+
+def test_a_fifth_of_the_combinations_is_held_out():
+    every = TWO.all_combinations()
+    assert len(every) == 10 * 8 * 4 * 10 * 8
+    assert is_held_out(every).sum() == len(TWO.held_out_combinations()) == len(every) // 5
+    drawn = TWO.draw_batch(500, "train", torch.Generator().manual_seed(1)).attributes
+    assert not is_held_out(drawn).any()
+
+
+def test_the_seed_decides_every_bit(batch):
+    again = TWO.draw_batch(800, "test", torch.Generator().manual_seed(0))
+    assert torch.equal(again.images, batch.images) and again.captions == batch.captions
