@@ -15,6 +15,7 @@ from .machine import describe, pick_device
 from .pipeline import WEIGHTS
 from .training import parallel, train_all
 
+SCENES = "how many digits a picture has (%(default)s)"
 LESSONS = "draw N more pictures and train a fresh reader on them alone (%(default)s: do not)"
 
 
@@ -49,6 +50,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
         command.add_argument("--guidance", type=float, default=3.0, help="scale (%(default)s)")
         command.add_argument("--sampler", help="ddim, ddpm, dpm++ or unipc (the checkpoint's own)")
+    for command in (train, measure):
+        command.add_argument("--scenes", choices=data.WORLDS, default="one", help=SCENES)
     for command in (train, sample, measure):
         command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
@@ -57,23 +60,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def run_train(o: argparse.Namespace) -> None:
     device = pick_device(o.device)
+    world = data.WORLDS[o.scenes]
     judge = Judge.load(device=device)  # before the long work, in case it is not there
     with parallel.processes(device):
-        pipe = train_all(o.out, o.seed, device, o.resume)
+        pipe = train_all(o.out, o.seed, device, o.resume, world=world)
         if parallel.rank() > 0:
             return
 
     generator = torch.Generator().manual_seed(o.seed)
-    real = data.draw_batch(32, "train", generator)
+    real = world.draw_batch(32, "train", generator)
     plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
-    seen = data.seen_combinations()
+    seen = world.seen_combinations()
     chosen = seen[torch.randperm(len(seen), generator=generator)[:32].sort().values]
-    captions = [data.say(c) for c in chosen.tolist()]
+    captions = [world.say(c) for c in chosen.tolist()]
     drawn = pipe(captions, generator=generator).images
     plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
     print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
     print(f'draw with it: python -m minisd sample "a red seven" --weights {o.out}')
-    report(pipe, judge, Settings(seed=o.seed), o.out / "evaluation.json")
+    report(pipe, judge, Settings(seed=o.seed), o.out / "evaluation.json", world)
 
 
 def run_sample(o: argparse.Namespace) -> None:
@@ -99,12 +103,14 @@ def run_evaluate(o: argparse.Namespace) -> None:
         o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     settings = Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed, lessons=o.lessons)
-    report(pipe, Judge.load(device=device), settings, o.json)
+    report(pipe, Judge.load(device=device), settings, o.json, data.WORLDS[o.scenes])
 
 
-def report(pipe: StableDiffusion, judge: Judge, settings: Settings, file: Path | None) -> None:
+def report(
+    pipe: StableDiffusion, judge: Judge, settings: Settings, file: Path | None, world: data.World
+) -> None:
     began = time.monotonic()
-    results = evaluate(pipe, judge, settings)
+    results = evaluate(pipe, judge, settings, world)
     seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
     print(format_table(results))
     if file:

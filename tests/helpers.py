@@ -1,5 +1,6 @@
 """What several tests need: an independent reading of captions, and tiny models."""
 
+import re
 from functools import cache, partial
 
 import torch
@@ -53,6 +54,19 @@ def read_caption(caption: str) -> list[int]:
             assert said[attribute] == -1, f"{caption!r} names its {attribute} twice"
             said[attribute] = index
     return said
+
+
+RELATIONS = ["left of", "right of", "above", "below"]
+
+
+def read_two(caption: str) -> list[int]:
+    """(digit, colour, relation, digit, colour) as an English reader takes them; -1: not said."""
+    (relation,) = [i for i, words in enumerate(RELATIONS) if f" {words} " in caption]
+    said = []
+    for half in caption.split(f" {RELATIONS[relation]} "):
+        found = [MEANING[word] for word in re.findall(r"\w+", half) if word in MEANING]
+        said.append([next((i for a, i in found if a == kind), -1) for kind in (0, 1)])
+    return [*said[0], relation, *said[1]]
 
 
 our_tokenizer = cache(train_tokenizer)

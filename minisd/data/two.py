@@ -59,6 +59,13 @@ def write_captions(
     return [say(a, m, PHRASINGS[i], n) for a, m, i, n in rows], mentioned
 
 
+def canonical(attributes: Tensor) -> Tensor:
+    """The same pictures, said from left to right or from above: (B, 5) -> (B, 5)."""
+    relation = attributes[:, 2:3]
+    turned = torch.cat([attributes[:, 3:], relation - 1, attributes[:, :2]], dim=1)
+    return torch.where(relation % 2 == 1, turned, attributes)
+
+
 def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
     """Attributes (B, 5) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device."""
     device = attributes.device

@@ -30,10 +30,13 @@ def is_held_out(attributes: Tensor) -> Tensor:
 class World:
     """A combination is one index for each of A attributes."""
 
+    name: str
     attributes: tuple[str, ...]  # their names
     values: tuple[tuple[str, ...], ...]  # and what each can be
+    say: Callable[..., str]
     write_captions: Callable[..., tuple[list[str], Tensor]]
     render: Callable[..., Tensor]
+    canonical: Callable[[Tensor], Tensor] = lambda attributes: attributes  # what a reader answers
 
     def all_combinations(self) -> Tensor:
         """Every combination, in order: (800, 4) long in the world of one digit."""
@@ -88,5 +91,21 @@ class World:
             yield self.draw_batch(min(500, count - start), "train", generator, device)
 
 
-ONE = World(captions.ATTRIBUTES, captions.VALUES, captions.write_captions, scenes.render)
-TWO = World(two.ATTRIBUTES, two.VALUES, two.write_captions, two.render)
+ONE = World(
+    "one digit",
+    captions.ATTRIBUTES,
+    captions.VALUES,
+    captions.say,
+    captions.write_captions,
+    scenes.render,
+)
+TWO = World(
+    "two digits",
+    two.ATTRIBUTES,
+    two.VALUES,
+    two.say,
+    two.write_captions,
+    two.render,
+    two.canonical,
+)
+WORLDS = {"one": ONE, "two": TWO}

@@ -7,6 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import data
+from ..data import World
 from ..pipeline import StableDiffusion
 from .judge import Judge, train_reader
 from .metrics import clip_score, copy_ratio, frechet_distance, psnr, wilson_interval
@@ -28,11 +29,32 @@ class Settings:
     lessons: int = 0  # pictures drawn for a fresh reader to learn from; 0: no such test
 
 
-def rates(answers: Tensor, truth: Tensor) -> dict:
-    """Answers and truth (B, 4) -> share right, jointly and by attribute, with Wilson intervals."""
-    right = answers.cpu() == truth.cpu()
-    columns = {name: rate(right[:, i]) for i, name in enumerate(data.ATTRIBUTES)}
-    return {"joint": rate(right.all(dim=1)), **columns}
+def rates(answers: Tensor, truth: Tensor, world: World = data.ONE) -> dict:
+    """Answers and truth (B, A) -> share right, jointly and by attribute, with Wilson intervals."""
+    a, t = answers.cpu(), world.canonical(truth.cpu())
+    columns = {"joint": (a == t).all(dim=1)}
+    columns |= {name: a[:, i] == t[:, i] for i, name in enumerate(world.attributes)}
+    if world is data.TWO:
+        columns |= binding_and_relation(a, t)
+    return {name: rate(right) for name, right in columns.items()}
+
+
+def binding_and_relation(a: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """Of two digits, answers and truth (B, 5): has each its own colour, and are they where asked?
+
+    Binding does not ask where the digits are, relation does not ask for their colours; it is wrong
+    where they lie along the wrong line or have changed places.
+    """
+    things, asked = (x[:, [0, 1, 3, 4]] for x in (a, t))
+    bound = (things == asked).all(dim=1) | (things == asked.roll(2, dims=1)).all(dim=1)
+    digits, wanted = a[:, [0, 3]], t[:, [0, 3]]
+    swapped = (digits == wanted.flip(1)).all(dim=1) & (digits != wanted).any(dim=1)
+    return {"binding": bound, "relation": (a[:, 2] == t[:, 2]) & ~swapped}
+
+
+def read(judge: Judge, images: Tensor, world: World) -> Tensor:
+    """What the judge sees in pictures of this world: (B, A) long."""
+    return judge.read_two(images) if world is data.TWO else judge(images)
 
 
 def rate(right: Tensor) -> dict:
@@ -66,26 +88,28 @@ def draw(pipe: StableDiffusion, captions: list[str], settings: Settings, seed: i
     return torch.cat(pictures)
 
 
-def evaluate_pictures(pipe: StableDiffusion, judge: Judge, settings: Settings) -> dict:
+def evaluate_pictures(
+    pipe: StableDiffusion, judge: Judge, settings: Settings, world: World = data.ONE
+) -> dict:
     """Draw captions of seen and of held-out combinations, and beside them render real pictures.
 
     The Frechet distance's floor compares two renderings of the same combinations, each with its own
     draw of the 2,000 test digits: as close as two sets of real pictures come.
     """
-    groups = {"seen": data.seen_combinations(), "held_out": data.held_out_combinations()}
+    groups = {"seen": world.seen_combinations(), "held_out": world.held_out_combinations()}
     results, drawn, real, again, captions = {}, [], [], [], []
     for i, (name, combinations) in enumerate(groups.items()):
         seed = settings.seed + i
         wanted = cycle(combinations, settings.samples // 2, seed)
         generator = torch.Generator().manual_seed(seed)
         batch, second = (
-            data.draw_batch(len(wanted), "test", generator, attributes=wanted, complete=1.0)
+            world.draw_batch(len(wanted), "test", generator, attributes=wanted, complete=1.0)
             for _ in range(2)
         )
         pictures = draw(pipe, batch.captions, settings, seed, f"drawing {name.replace('_', ' ')}")
         results[name] = {
-            "drawn": rates(judge(pictures), wanted),
-            "real": rates(judge(batch.images), wanted),
+            "drawn": rates(read(judge, pictures, world), wanted, world),
+            "real": rates(read(judge, batch.images, world), wanted, world),
         }
         drawn.append(pictures)
         real.append(batch.images)
@@ -97,7 +121,7 @@ def evaluate_pictures(pipe: StableDiffusion, judge: Judge, settings: Settings) -
         "drawn": frechet_distance(features["drawn"], features["real"]),
         "floor": frechet_distance(judge.features(again), features["real"]),
     }
-    pool = torch.cat([judge.features(batch.images) for batch in data.draw_pool(settings.pool)])
+    pool = torch.cat([judge.features(batch.images) for batch in world.draw_pool(settings.pool)])
     results["copies"] = {k: rate((copy_ratio(f, pool) < COPY).cpu()) for k, f in features.items()}
     if pipe.clip:
         text = encode_texts(pipe, captions)
@@ -122,30 +146,32 @@ def encode_texts(pipe: StableDiffusion, captions: list[str]) -> Tensor:
     return torch.cat([pipe.clip.encode_text(part) for part in ids.split(250)])
 
 
-def evaluate_clip(pipe: StableDiffusion, images: Tensor, truth: Tensor) -> dict:
-    """Zero-shot: of all 800 full captions, which is most like the picture?"""
-    candidates = data.all_combinations()
-    texts = encode_texts(pipe, [data.say(c) for c in candidates.tolist()])
+def evaluate_clip(
+    pipe: StableDiffusion, images: Tensor, truth: Tensor, world: World = data.ONE
+) -> dict:
+    """Zero-shot: of the full captions of all 800 combinations, which is most like the picture?"""
+    candidates = world.canonical(world.all_combinations()).unique(dim=0)
+    texts = encode_texts(pipe, [world.say(c) for c in candidates.tolist()])
     best = (encode_images(pipe, images) @ texts.T).argmax(dim=1).cpu()
-    return rates(candidates[best], truth)
+    return rates(candidates[best], truth, world)
 
 
 @torch.no_grad()
 def evaluate_autoencoder(
-    pipe: StableDiffusion, judge: Judge, images: Tensor, truth: Tensor
+    pipe: StableDiffusion, judge: Judge, images: Tensor, truth: Tensor, world: World = data.ONE
 ) -> dict:
     """PSNR, and how much of what the judge reads right it still reads right after decoding."""
     parts = [
         pipe.autoencoder.decode(pipe.autoencoder.encode(part.to(pipe.device)).mean).cpu()
         for part in images.split(250)
     ]
-    decoded, before = torch.cat(parts), judge(images).cpu()
-    readable = (before == truth).all(dim=1)
+    decoded, before = torch.cat(parts), read(judge, images, world).cpu()
+    readable = (before == world.canonical(truth)).all(dim=1)
     if not readable.any():
         raise ValueError(f"the judge reads none of {len(truth)} real pictures; take more samples")
     return {
         "psnr": psnr(decoded, images),
-        "kept": rates(judge(decoded)[readable.to(judge.device)], truth[readable]),
+        "kept": rates(read(judge, decoded[readable], world), truth[readable], world),
     }
 
 
@@ -169,32 +195,42 @@ def teach(pipe: StableDiffusion, settings: Settings, images: Tensor, truth: Tens
     return rate(pupil(images)[:, 0].cpu() == truth[:, 0].cpu())
 
 
-def evaluate(pipe: StableDiffusion, judge: Judge, settings: Settings | None = None) -> dict:
+def evaluate(
+    pipe: StableDiffusion,
+    judge: Judge,
+    settings: Settings | None = None,
+    world: World = data.ONE,
+) -> dict:
     """All measurements of one checkpoint, as plain numbers that JSON can hold.
 
-    Raises ValueError for fewer than 2 samples or 0 < lessons < 1000, and where the pipeline does.
+    Raises ValueError for fewer than 2 samples, for 0 < lessons < 1000, for lessons in a world that
+    nobody can give them in, and where the pipeline does.
     """
     settings = settings or Settings()
     if 0 < settings.lessons < 1000:
         raise ValueError(f"{settings.lessons} pictures teach nobody to read; take 1000 or more")
+    if settings.lessons and world is not data.ONE:
+        raise ValueError("lessons are given in the world of one digit only")
     if settings.samples < 2:
         raise ValueError(
             f"samples must be at least 2, one seen and one held out, not {settings.samples}"
         )
     generator = torch.Generator().manual_seed(settings.seed + 100)
-    test = data.draw_batch(settings.samples, "test", generator)
-    results = evaluate_pictures(pipe, judge, settings)
+    test = world.draw_batch(settings.samples, "test", generator)
+    images, truth = test.images, test.attributes
+    results = {"world": world.name, "settings": vars(settings)}
+    results |= evaluate_pictures(pipe, judge, settings, world)
     if settings.lessons:
-        results["taught"] = teach(pipe, settings, test.images, test.attributes)
-    results["autoencoder"] = evaluate_autoencoder(pipe, judge, test.images, test.attributes)
+        results["taught"] = teach(pipe, settings, images, truth)
+    results["autoencoder"] = evaluate_autoencoder(pipe, judge, images, truth, world)
     if pipe.clip:
-        results["zero_shot"] = evaluate_clip(pipe, test.images, test.attributes)
-    return {"settings": vars(settings), **results}
+        results["zero_shot"] = evaluate_clip(pipe, images, truth, world)
+    return results
 
 
 def format_table(results: dict) -> str:
     """The results as a table for the terminal."""
-    names = ("joint", *data.ATTRIBUTES)
+    names = list(results["seen"]["drawn"])
     rows = [
         ("seen, drawn", results["seen"]["drawn"]),
         ("seen, real renders", results["seen"]["real"]),

@@ -46,6 +46,14 @@ class Reader(nn.Module):
         return [head(features) for head in self.heads]
 
 
+def spread(ink: Tensor) -> Tensor:
+    """The variance of where the light lies along a line: (B, N) -> (B,) in pixels^2."""
+    place = torch.arange(ink.shape[1], device=ink.device, dtype=ink.dtype)
+    share = ink / ink.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    mean = (share * place).sum(dim=1, keepdim=True)
+    return (share * (place - mean).square()).sum(dim=1)
+
+
 def measure(images: Tensor) -> Tensor:
     """Colour, size and position, read from pixels (B, 3, 32, 32) in [-1, 1] -> (B, 3) long.
 
@@ -107,6 +115,23 @@ class Judge:
         digit = self.reader.heads[0](self.features(images)).argmax(dim=-1)[:, None]
         measured = measure(images).to(digit.device)
         return torch.cat([torch.where(measured[:, :1] < 0, -1, digit), measured], dim=-1)
+
+    def read_two(self, images: Tensor) -> Tensor:
+        """Pictures of two digits -> (digit, colour, relation, digit, colour): (B, 5) long.
+
+        Read from left to right or from above: the relation is `left of` (0) or `above` (2). Each
+        half is moved to the middle of a black picture and read like a picture of one digit.
+        """
+        ink = (images.float().clamp(-1, 1) + 1).amax(dim=1)  # (B, H, W)
+        across, down = (spread(ink.sum(dim=d)) for d in (1, 2))  # (B,)
+        upright = torch.where((down > across)[:, None, None, None], images.mT, images)
+        answers = []
+        for half in upright.split(SIZE // 2, dim=-1):  # left and right, or what was above and below
+            half = F.pad(half, (SIZE // 4, SIZE // 4), value=-1.0)
+            half = torch.where((down > across)[:, None, None, None], half.mT, half)
+            answers.append(self(half)[:, :2])
+        relation = torch.where(down > across, 2, 0)[:, None].to(answers[0].device)
+        return torch.cat([answers[0], relation, answers[1]], dim=1)
 
     def save(self, path: Path = PATH) -> None:
         """Write the reader's weights, as 16-bit floats."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import data
 from ..checkpoint import write_json
+from ..data import World
 from ..diffusion import NoiseSchedule
 from ..machine import describe, mixed_precision
 from ..models import (
@@ -39,21 +40,24 @@ CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks include
 CAPTION_DROPOUT = 0.1  # how often the U-Net is shown the empty prompt instead
 
 
-def train_tokenizer() -> Tokenizer:
+def train_tokenizer(world: World = data.ONE) -> Tokenizer:
     """Byte-pair encoding of every word that a caption can have."""
-    batch = data.all_combinations().repeat(8, 1)
-    captions, _ = data.write_captions(batch, torch.Generator().manual_seed(0))
+    every = world.all_combinations()
+    batch = every.repeat(-(-6400 // len(every)), 1)
+    captions, _ = world.write_captions(batch, torch.Generator().manual_seed(0))
     return Tokenizer.train(captions, max_length=CONTEXT_LENGTH)
 
 
-def train_autoencoder(directory: Path, seed: int, device, recipe: Recipe) -> Autoencoder:
+def train_autoencoder(
+    directory: Path, seed: int, device, recipe: Recipe, world: World = data.ONE
+) -> Autoencoder:
     """Stage 1: compress pictures 12 times; then measure the scale of the latents."""
     torch.manual_seed(seed)
     model = Autoencoder().to(device)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("pictures to compress", step, seed)
-        batch = data.draw_batch(recipe.batch_size, "train", generator, device)
+        batch = world.draw_batch(recipe.batch_size, "train", generator, device)
         noise = generator_for("noise in latents", step, seed, device)
         return autoencoder_loss(model, batch.images, noise)
 
@@ -63,36 +67,45 @@ def train_autoencoder(directory: Path, seed: int, device, recipe: Recipe) -> Aut
         recipe,
         directory / "autoencoder.ckpt",
         seed,
-        "1/3 autoencoder",
+        f"1/3 autoencoder, {world.name}",
         shared=(model.encoder, model.decoder),
     )
-    model.config = replace(model.config, scaling_factor=measure_scale(model, seed, device))
+    model.config = replace(model.config, scaling_factor=measure_scale(model, seed, device, world))
     return model
 
 
 @torch.no_grad()
-def measure_scale(model: Autoencoder, seed: int, device) -> float:
+def measure_scale(model: Autoencoder, seed: int, device, world: World = data.ONE) -> float:
     """1 / standard deviation of 2,048 pictures' latents. Rombach et al. 2022, appendix G."""
     generator = generator_for("pictures to measure", 0, seed)
-    batch = data.draw_batch(2048, "train", generator, device)
+    batch = world.draw_batch(2048, "train", generator, device)
     return 1.0 / model.encode(batch.images).sample(generator).std().item()
 
 
-def hard_negatives(size: int, generator: torch.Generator) -> Tensor:
-    """Combinations (size, 4), three quarters of them in groups that share all but the digit.
+def hard_negatives(size: int, generator: torch.Generator, world: World = data.ONE) -> Tensor:
+    """Combinations (size, A), three quarters of them in groups that share all but one digit.
 
     The digit is what CLIP learns last; where nothing else tells the pictures of a group apart, it
-    has to look at it. The other quarter is drawn at random and teaches colour, size and position.
+    has to look at it. The other quarter is drawn at random and teaches everything else.
     """
-    seen = data.seen_combinations()
+    seen = world.seen_combinations()
     drawn = seen[torch.randint(len(seen), (size,), generator=generator)]
-    groups = drawn[: size * 3 // 32, None].repeat(1, 10, 1)  # (groups, 10, 4)
-    groups[..., 0] = torch.arange(10)
+    groups = drawn[: size * 3 // 32, None].repeat(1, 10, 1)  # (groups, 10, A)
+    digits = [i for i, values in enumerate(world.values) if len(values) == 10]
+    for turn, attribute in enumerate(digits):  # where there are two digits, they take turns
+        groups[turn :: len(digits), :, attribute] = torch.arange(10)
     hard = groups[~data.is_held_out(groups)]  # eight of every ten digits are seen
     return torch.cat([hard, drawn[len(hard) :]])
 
 
-def train_clip(directory: Path, seed: int, device, recipe: Recipe, tokenizer: Tokenizer) -> CLIP:
+def train_clip(
+    directory: Path,
+    seed: int,
+    device,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    world: World = data.ONE,
+) -> CLIP:
     """Stage 2: text and pictures into one space."""
     torch.manual_seed(seed + 1)
     text = TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length)
@@ -100,27 +113,28 @@ def train_clip(directory: Path, seed: int, device, recipe: Recipe, tokenizer: To
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("pictures to name", step, seed)
-        attributes = hard_negatives(recipe.batch_size, generator)
-        batch = data.draw_batch(recipe.batch_size, "train", generator, device, attributes)
+        attributes = hard_negatives(recipe.batch_size, generator, world)
+        batch = world.draw_batch(recipe.batch_size, "train", generator, device, attributes)
         ids = tokenizer(batch.captions).to(device)
-        same = batch.attributes[:, None] == batch.attributes[None]  # (pictures, captions, 4)
+        same = batch.attributes[:, None] == batch.attributes[None]  # (pictures, captions, A)
         fits = (same | ~batch.mentioned[None]).all(dim=-1)
         return clip_loss(model, batch.images, ids, fits)
 
     towers = (model.vision_model, model.text_model)
-    return train(
-        model, loss_of_step, recipe, directory / "clip.ckpt", seed, "2/3 CLIP", shared=towers
-    )
+    label = f"2/3 CLIP, {world.name}"
+    return train(model, loss_of_step, recipe, directory / "clip.ckpt", seed, label, shared=towers)
 
 
 @torch.no_grad()
-def encode_pool(autoencoder: Autoencoder, seed: int, device, count: int = data.POOL):
-    """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, 4).
+def encode_pool(
+    autoencoder: Autoencoder, seed: int, device, world: World = data.ONE, count: int = data.POOL
+):
+    """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, A).
 
     They are encoded once and noised again and again.
     """
     moments, attributes = [], []
-    pool = data.draw_pool(count, seed, device)
+    pool = world.draw_pool(count, seed, device)
     for batch in progress(pool, desc="3/3 encoding", unit="batch", total=count // 500):
         with mixed_precision(device), parallel.shared(autoencoder.encoder):
             moments.append(autoencoder.moments(batch.images).float())
@@ -137,11 +151,12 @@ def train_unet(
     text_encoder: TextEncoder,
     autoencoder: Autoencoder,
     schedule: NoiseSchedule,
+    world: World = data.ONE,
 ) -> UNet:
     """Stage 3: predict v in noised latents, given the caption."""
     torch.manual_seed(seed + 2)
     model = UNet(UNetConfig()).to(device)
-    moments, attributes = encode_pool(autoencoder, seed, device)
+    moments, attributes = encode_pool(autoencoder, seed, device, world)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("latents to noise", step, seed)
@@ -149,7 +164,7 @@ def train_unet(
         chosen = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
         posterior = DiagonalGaussian(moments[chosen.to(device)])
         x0 = posterior.sample(on_device) * autoencoder.config.scaling_factor
-        captions, _ = data.write_captions(attributes[chosen], generator)
+        captions, _ = world.write_captions(attributes[chosen], generator)
         dropped = torch.rand(len(captions), generator=generator) < CAPTION_DROPOUT
         prompts = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
         with torch.no_grad():
@@ -157,9 +172,8 @@ def train_unet(
         return denoising_loss(model, schedule, x0, context, on_device)
 
     heavy = (model, text_encoder)
-    return train(
-        model, loss_of_step, recipe, directory / "unet.ckpt", seed, "3/3 U-Net", shared=heavy
-    )
+    label = f"3/3 U-Net, {world.name}"
+    return train(model, loss_of_step, recipe, directory / "unet.ckpt", seed, label, shared=heavy)
 
 
 def cost(checkpoint: Path, recipe: Recipe) -> dict:
@@ -169,7 +183,12 @@ def cost(checkpoint: Path, recipe: Recipe) -> dict:
 
 
 def train_all(
-    directory: Path, seed: int = 0, device="cpu", resume: bool = False, recipes=RECIPES
+    directory: Path,
+    seed: int = 0,
+    device="cpu",
+    resume: bool = False,
+    recipes=RECIPES,
+    world: World = data.ONE,
 ) -> StableDiffusion:
     """All three stages from nothing, or from where a killed run stopped; saves the pipeline.
 
@@ -185,12 +204,20 @@ def train_all(
     working.mkdir(parents=True, exist_ok=True)
     repeat_bits()
 
-    tokenizer = train_tokenizer()
+    tokenizer = train_tokenizer(world)
     schedule = NoiseSchedule()
-    autoencoder = train_autoencoder(working, seed, device, recipes["autoencoder"])
-    clip = train_clip(working, seed, device, recipes["clip"], tokenizer)
+    autoencoder = train_autoencoder(working, seed, device, recipes["autoencoder"], world)
+    clip = train_clip(working, seed, device, recipes["clip"], tokenizer, world)
     unet = train_unet(
-        working, seed, device, recipes["unet"], tokenizer, clip.text_model, autoencoder, schedule
+        working,
+        seed,
+        device,
+        recipes["unet"],
+        tokenizer,
+        clip.text_model,
+        autoencoder,
+        schedule,
+        world,
     )
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip)
     if parallel.rank() == 0:

@@ -1,25 +1,11 @@
 """Two digits: captions say what is in the picture, and pictures show what the captions say."""
 
-import re
-
 import pytest
 import torch
 
 from minisd.data import RGB, TWO, is_held_out
 from minisd.data.two import PHRASINGS, say
-from tests.helpers import MEANING
-
-RELATIONS = ["left of", "right of", "above", "below"]
-
-
-def read(caption: str) -> list[int]:
-    """(digit, colour, relation, digit, colour) as an English reader takes them; -1: not said."""
-    (relation,) = [i for i, words in enumerate(RELATIONS) if f" {words} " in caption]
-    said = []
-    for half in caption.split(f" {RELATIONS[relation]} "):
-        found = [MEANING[word] for word in re.findall(r"\w+", half) if word in MEANING]
-        said.append([next((i for a, i in found if a == kind), -1) for kind in (0, 1)])
-    return [*said[0], relation, *said[1]]
+from tests.helpers import read_two
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +15,7 @@ def batch():
 
 def test_captions_name_what_they_mention(batch):
     wanted = torch.where(batch.mentioned, batch.attributes, -1).tolist()
-    assert [read(caption) for caption in batch.captions] == wanted
+    assert [read_two(caption) for caption in batch.captions] == wanted
     assert 0.6 < batch.mentioned.all(dim=1).float().mean() < 0.8
 
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from minisd.data import ATTRIBUTES, all_combinations, draw_batch, draw_pool, is_held_out
+from minisd.data import ATTRIBUTES, TWO, all_combinations, draw_batch, draw_pool, is_held_out
 from minisd.evaluation import Judge, Settings, evaluate, format_table
 from minisd.evaluation.evaluate import evaluate_clip
-from tests.helpers import read_caption
+from tests.helpers import read_caption, read_two
 
 NAMES = ("joint", *ATTRIBUTES)
 CHANCE = {"joint": 1 / 800, "digit": 1 / 10, "colour": 1 / 8, "size": 1 / 2, "position": 1 / 5}
@@ -216,3 +216,44 @@ def test_the_seed_decides_every_number(judge):
 def test_too_few_samples_are_refused(judge, samples):
     with pytest.raises(ValueError, match=f"at least 2.*not {samples}"):
         evaluate(Stub(), judge, Settings(samples=samples))
+
+
+# Two digits in one picture
+
+TWO_SETTINGS = Settings(samples=200, steps=2, pool=500)
+SWAPS = {  # what a pipeline draws instead of what was asked
+    "as asked": [0, 1, 2, 3, 4],
+    "colours changed places": [0, 4, 2, 3, 1],
+    "digits changed places": [3, 4, 2, 0, 1],
+}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "binding", "relation"),
+    [
+        ("as asked", 0.9, 0.9),
+        ("colours changed places", -0.4, 0.9),
+        ("digits changed places", 0.9, -0.3),
+    ],
+)
+def test_binding_and_relation_are_told_apart(judge, drawn, binding, relation):
+    class Swapping(Stub):
+        def __call__(self, captions, generator, **options):
+            wanted = torch.tensor([read_two(c) for c in captions])[:, SWAPS[drawn]]
+            images = TWO.draw_batch(len(wanted), "test", generator, attributes=wanted).images
+            return SimpleNamespace(images=(images + 1) / 2)
+
+    results = evaluate(Swapping(), judge, TWO_SETTINGS, TWO)
+    assert "binding" in format_table(results)
+    for group in ("seen", "held_out"):
+        found = results[group]["drawn"]
+        for name, bound in (("binding", binding), ("relation", relation)):
+            rate = found[name]["rate"]
+            assert rate > bound if bound > 0 else rate < -bound, (group, name)
+        if drawn != "as asked":
+            assert found["joint"]["rate"] < 0.3
+
+
+def test_lessons_are_for_one_digit_only(judge):
+    with pytest.raises(ValueError, match="one digit only"):
+        evaluate(Stub(), judge, Settings(lessons=1000), TWO)
