@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..machine import mixed_precision
 from . import parallel
+from .muon import Muon, hidden_weights
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
@@ -77,6 +79,18 @@ def load_checkpoint(path: Path, expected: dict, device: torch.device) -> dict:
     return state
 
 
+def optimizers_for(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the weights between the first and the last layer, AdamW for all others."""
+    hidden = hidden_weights(model)
+    rest = [p for p in model.parameters() if not any(p is weight for weight in hidden)]
+    fused = rest[0].device.type != "mps"
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    return [
+        Muon(hidden, rate, decay),
+        torch.optim.AdamW(rest, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused),
+    ]
+
+
 def train(
     model: nn.Module,
     loss_of_step: Callable[[int], Tensor],
@@ -95,36 +109,33 @@ def train(
     device = next(model.parameters()).device
     if device.type != "mps":
         model.to(memory_format=torch.channels_last)  # convolutions are faster so
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        recipe.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=recipe.weight_decay,
-        fused=device.type != "mps",
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=recipe.steps + 1,
-        pct_start=recipe.warmup,
-        cycle_momentum=False,
-    )
+    optimizers = optimizers_for(model, recipe)
+    schedules = [
+        OneCycleLR(
+            optimizer,
+            recipe.learning_rate,
+            total_steps=recipe.steps + 1,
+            pct_start=recipe.warmup,
+            cycle_momentum=False,
+        )
+        for optimizer in optimizers
+    ]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step: no GPU waits
-    parts = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    parts = [model, average, *optimizers, *schedules]
     network = repr(getattr(model, "config", None))
     run = {**asdict(recipe), "seed": seed, "label": label, "network": network}
     start, before = 0, 0.0  # steps, and seconds that they took
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)
         start, before = state["step"], state["seconds"]
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        for part, kept in zip(parts, state["parts"], strict=True):
+            part.load_state_dict(kept)
 
     def save(step: int) -> None:
-        states = {name: part.state_dict() for name, part in parts.items()}
-        seconds = before + time.monotonic() - began
-        save_atomically({**states, "step": step, "seconds": seconds, "run": run}, checkpoint)
+        state = {"parts": [part.state_dict() for part in parts], "step": step, "run": run}
+        state["seconds"] = before + time.monotonic() - began
+        save_atomically(state, checkpoint)
 
     model.train()
     precision = mixed_precision(device)
@@ -133,12 +144,12 @@ def train(
     for step in range(start, recipe.steps):
         with precision, parallel.shared(*shared):
             loss = loss_of_step(step)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         parallel.sum_gradients(*shared)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for part in (*optimizers, *schedules):
+            part.step()
         average.update_parameters(model)
         bar.update()
         save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY

@@ -9,6 +9,7 @@ gradients are summed. In a single process nothing of this happens.
 """
 
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -109,3 +110,15 @@ def sum_gradients(*modules: nn.Module) -> None:
         sizes = [gradient.numel() for gradient in gradients]
         for gradient, summed in zip(gradients, total.split(sizes), strict=True):
             gradient.copy_(summed.view_as(gradient))
+
+
+def share_out(work: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """[work(x) for x in tensors], of which each process does a part. `work` keeps the shape."""
+    if count() == 1:
+        return [work(x) for x in tensors]
+    mine = [
+        work(x) if i % count() == rank() else torch.zeros_like(x) for i, x in enumerate(tensors)
+    ]
+    total = torch.cat([x.flatten() for x in mine])
+    dist.all_reduce(total)  # what the others did is zero here
+    return [x.view_as(y) for x, y in zip(total.split([x.numel() for x in mine]), mine, strict=True)]

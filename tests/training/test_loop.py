@@ -99,7 +99,7 @@ def test_the_seed_decides_every_bit(whole, path, tmp_path):
 
 def test_the_result_is_the_moving_average_of_the_weights(path):
     result = run(path)
-    after = [*run.weights[1:], read(path)["model"]]  # each step's end
+    after = [*run.weights[1:], read(path)["parts"][0]]  # each step's end
     average = after[0]
     for weights in after[1:]:
         average = {k: 0.7 * average[k] + 0.3 * weights[k] for k in average}
@@ -194,7 +194,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_never_saved(path, save_al
     if step:
         state = read(path)
         assert state["step"] == step
-        assert all(weight.isfinite().all() for weight in state["model"].values())
+        assert all(weight.isfinite().all() for weight in state["parts"][0].values())
 
 
 @pytest.mark.parametrize("step", [7, 11])
@@ -206,17 +206,18 @@ def test_a_loss_that_is_no_number_is_noticed_before_the_next_checkpoint(path, st
 
 
 def test_huge_gradients_are_clipped(path):
-    """Adam's mean of the gradients is no longer than the longest of them."""
+    """The optimizers' mean of the gradients is no longer than the longest of them."""
     run(path, loss_at=dict.fromkeys(range(12), 1e6))
-    state = read(path)["optimizer"]["state"]
-    means = torch.cat([entry["exp_avg"].flatten() for entry in state.values()])
+    muon, adamw = (part["state"].values() for part in read(path)["parts"][2:4])
+    means = [entry["average"].flatten() for entry in muon]
+    means = torch.cat(means + [entry["exp_avg"] for entry in adamw])  # of matrices, of biases
     assert 0.1 < means.norm() <= 1
 
 
 def test_the_rate_rises_and_falls(path, save_always, monkeypatch):
     rates = []
     save = loop.save_atomically
-    note = lambda state, path: rates.append(state["schedule"]["_last_lr"][0])  # noqa: E731
+    note = lambda state, path: rates.append(state["parts"][-1]["_last_lr"][0])  # noqa: E731
     monkeypatch.setattr(loop, "save_atomically", lambda *a: note(*a) or save(*a))
     run(path)
     top = rates.index(max(rates))

@@ -1,0 +1,70 @@
+"""Muon: gradient descent in which every direction of a weight matrix counts the same.
+
+Adam gives each weight its own pace. Muon sees the weights of a layer as the matrix that they are,
+and steps along the nearest matrix whose singular values are all one: what is rare in the gradient
+(which digit the caption names) is learnt as fast as what is frequent (its colour).
+
+Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
+2025, "Muon is scalable for LLM training", section 2.2, for the size of a step. torch.optim.Muon is
+the same, but multiplies in bfloat16, which most processors do slowly, and takes no convolutions.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from . import parallel
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steepest at zero
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """(M, N) -> (M, N) with the same singular vectors, and singular values of about 0.7 to 1.2.
+
+    With U S V' the singular value decomposition of X, a X + b (XX') X + c (XX')^2 X is
+    U (a S + b S^3 + c S^5) V': an odd polynomial of the singular values, again and again.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm() + 1e-7)  # no singular value above one
+    for _ in range(steps):
+        gram = x @ x.mT  # (M, M), the smaller side
+        x = a * x + (b * gram + c * gram @ gram) @ x  # (M, N)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """For weights of two or more dimensions; a convolution's (O, I, h, w) counts as (O, I h w).
+
+    `lr` means what it means in AdamW: a step changes the weights by about 0.2 lr, root mean square.
+    """
+
+    def __init__(self, params, lr: float, weight_decay: float = 0.01, momentum: float = 0.95):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            ahead = [self.look_ahead(p, group["momentum"]).flatten(1) for p in group["params"]]
+            directions = parallel.share_out(orthogonalize, ahead)  # each (O, I h w)
+            for p, direction in zip(group["params"], directions, strict=True):
+                size = 0.2 * math.sqrt(max(direction.shape))  # 1 / sqrt(max) is what an entry has
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(direction.reshape(p.shape), alpha=-group["lr"] * size)
+
+    def look_ahead(self, p: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov's momentum: the gradient, averaged over the steps so far, and once more."""
+        state = self.state[p]
+        if not state:
+            state["average"] = torch.zeros_like(p)
+        average = state["average"].lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(average, momentum)
+
+
+def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
+    """What Muon is for: the matrices and convolutions between a network's first and last layer."""
+    ends = ("embed", "conv_in", "conv_out")
+    named = model.named_parameters()
+    return [p for name, p in named if p.ndim > 1 and not any(end in name for end in ends)]
