@@ -20,7 +20,7 @@ help:  ## this list
 demo: $(VENV)/.ready  ## draw four captions with the shipped weights into demo.png
 	$(RUN) sample $(PROMPTS) --out demo.png $(ARGS)
 
-train: $(VENV)/.ready  ## train all three networks from nothing
+train: $(VENV)/.ready  ## train all three networks from nothing, with two processes
 	$(RUN) train $(ARGS)
 
 judge: $(VENV)/.ready  ## train the judge's digit reader anew

@@ -47,8 +47,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
-        command.add_argument("--steps", type=int, default=20, help="sampling steps (%(default)s)")
-        command.add_argument("--guidance", type=float, default=3.0, help="scale (%(default)s)")
+        command.add_argument(
+            "--steps", type=int, default=Settings.steps, help="sampling steps (%(default)s)"
+        )
+        command.add_argument(
+            "--guidance", type=float, default=Settings.guidance, help="scale (%(default)s)"
+        )
         command.add_argument("--sampler", help="ddim, ddpm, dpm++ or unipc (the checkpoint's own)")
     for command in (train, measure):
         command.add_argument("--scenes", choices=data.WORLDS, default="one", help=SCENES)

@@ -79,21 +79,23 @@ class StableDiffusion:
         prompt: str | list[str],
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 3.0,
+        num_inference_steps: int = 10,
+        guidance_scale: float = 4.0,
         negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
+        guidance_rescale: float = 0.7,
         sampler: str | None = None,
         progress: bool = False,
     ) -> Output:
         """Draw what the prompts say. Arguments as in diffusers' pipeline, but for the last two.
 
         height, width: pixels, as trained if left out; guidance_scale 1 is no guidance, less
-        leans to the empty prompt (where diffusers turns guidance off); latents
+        leans to the empty prompt (where diffusers turns guidance off); guidance_rescale: how far
+        the guided prediction is brought back to its size (diffusers' default is 0); latents
         (B, 4, H/f, W/f): the starting noise, else drawn with `generator`; output_type "pil", or
         "pt" for a tensor; sampler: one of SAMPLERS, else the checkpoint's own; progress: show a
         bar. ValueError for arguments that make no sense.
@@ -107,6 +109,8 @@ class StableDiffusion:
             )
         if not math.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale must be a number, not {guidance_scale}")
+        if not 0 <= guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale must be from 0 to 1, not {guidance_rescale}")
         if output_type not in ("pil", "pt"):
             raise ValueError(f'output_type must be "pil" or "pt", not {output_type!r}')
         negatives = (
@@ -125,7 +129,7 @@ class StableDiffusion:
         if len(latents) != len(context):
             raise ValueError(f"{len(latents)} latents do not fit {len(context)} pictures")
         latents = latents.to(self.device)
-        denoise = classifier_free(self.unet, context, empty, guidance_scale)
+        denoise = classifier_free(self.unet, context, empty, guidance_scale, guidance_rescale)
         latents = sample(
             denoise,
             self.schedule,

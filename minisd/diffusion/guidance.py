@@ -13,12 +13,15 @@ def classifier_free(
     context: Tensor,
     empty_context: Tensor,
     scale: float,
+    rescale: float = 0.0,
 ) -> Denoiser:
     """Follow the prompt more closely: empty + scale * (prompt - empty), both halves in one call.
 
     model(x, t, context) -> prediction; context and empty_context (B, L, D): the prompts and the
-    empty or negative prompts. Scale 1 is the bare model. Source: Ho and Salimans 2022,
-    "Classifier-free diffusion guidance", equation 6 (whose w is scale - 1).
+    empty or negative prompts. Scale 1 is the bare model. Guided predictions are too large, which
+    turns colours pale; `rescale` from 0 to 1 brings their standard deviation back towards the
+    prompt's own. Sources: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6
+    (whose w is scale - 1); Lin et al. 2024, equations 14 to 16, for `rescale`.
     """
     if scale == 1:
         return lambda x, t: model(x, t, context)
@@ -26,6 +29,12 @@ def classifier_free(
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
-        return empty + scale * (prompt - empty)
+        guided = empty + scale * (prompt - empty)
+        return guided * (1 - rescale + rescale * spread(prompt) / spread(guided))
 
     return denoise
+
+
+def spread(x: Tensor) -> Tensor:
+    """The standard deviation within each picture: (B, ...) -> (B, 1, ...)."""
+    return x.std(dim=tuple(range(1, x.dim())), keepdim=True)

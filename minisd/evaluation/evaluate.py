@@ -22,7 +22,7 @@ class Settings:
 
     samples: int = 2000  # half of them of seen combinations, half of held-out ones
     steps: int = 10
-    guidance: float = 3.0
+    guidance: float = 4.0
     sampler: str | None = None  # the checkpoint's own
     seed: int = 0
     pool: int = data.POOL  # training pictures that are searched for copies

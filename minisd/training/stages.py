@@ -15,7 +15,6 @@ from ..models import (
     CLIP,
     Autoencoder,
     CLIPConfig,
-    DiagonalGaussian,
     TextConfig,
     TextEncoder,
     UNet,
@@ -79,7 +78,7 @@ def measure_scale(model: Autoencoder, seed: int, device, world: World = data.ONE
     """1 / standard deviation of 2,048 pictures' latents. Rombach et al. 2022, appendix G."""
     generator = generator_for("pictures to measure", 0, seed)
     batch = world.draw_batch(2048, "train", generator, device)
-    return 1.0 / model.encode(batch.images).sample(generator).std().item()
+    return 1.0 / model.encode(batch.images).mean.std().item()
 
 
 def hard_negatives(size: int, generator: torch.Generator, world: World = data.ONE) -> Tensor:
@@ -129,17 +128,19 @@ def train_clip(
 def encode_pool(
     autoencoder: Autoencoder, seed: int, device, world: World = data.ONE, count: int = data.POOL
 ):
-    """Latents of many training pictures: moments (count, 8, H, W) and attributes (count, A).
+    """Many training pictures: their latents (count, 4, H, W) and their attributes (count, A).
 
-    They are encoded once and noised again and again.
+    They are encoded once and noised again and again. The latents are the encoder's means: its own
+    noise made the decoder robust, and would only blur what the U-Net is to learn.
     """
-    moments, attributes = [], []
+    latents, attributes = [], []
     pool = world.draw_pool(count, seed, device)
     for batch in progress(pool, desc="3/3 encoding", unit="batch", total=count // 500):
         with mixed_precision(device), parallel.shared(autoencoder.encoder):
-            moments.append(autoencoder.moments(batch.images).float())
+            mean = autoencoder.encode(batch.images).mean
+        latents.append(mean * autoencoder.config.scaling_factor)
         attributes.append(batch.attributes.cpu())  # where the captions are written
-    return torch.cat(moments), torch.cat(attributes)
+    return torch.cat(latents), torch.cat(attributes)
 
 
 def train_unet(
@@ -156,20 +157,18 @@ def train_unet(
     """Stage 3: predict v in noised latents, given the caption."""
     torch.manual_seed(seed + 2)
     model = UNet(UNetConfig()).to(device)
-    moments, attributes = encode_pool(autoencoder, seed, device, world)
+    latents, attributes = encode_pool(autoencoder, seed, device, world)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("latents to noise", step, seed)
         on_device = generator_for("noise", step, seed, device)
-        chosen = torch.randint(len(moments), (recipe.batch_size,), generator=generator)
-        posterior = DiagonalGaussian(moments[chosen.to(device)])
-        x0 = posterior.sample(on_device) * autoencoder.config.scaling_factor
+        chosen = torch.randint(len(latents), (recipe.batch_size,), generator=generator)
         captions, _ = world.write_captions(attributes[chosen], generator)
         dropped = torch.rand(len(captions), generator=generator) < CAPTION_DROPOUT
         prompts = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
         with torch.no_grad():
             context = text_encoder(tokenizer(prompts).to(device))
-        return denoising_loss(model, schedule, x0, context, on_device)
+        return denoising_loss(model, schedule, latents[chosen.to(device)], context, on_device)
 
     heavy = (model, text_encoder)
     label = f"3/3 U-Net, {world.name}"

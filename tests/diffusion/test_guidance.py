@@ -29,6 +29,16 @@ def test_guidance_is_equation_6_of_ho_and_salimans(scale):
     assert_close(classifier_free(model, PROMPT, EMPTY, scale)(X, T), expected)
 
 
+@pytest.mark.parametrize("rescale", [0.25, 1.0])
+def test_rescaled_guidance_is_equations_14_to_16_of_lin_et_al(rescale):
+    prompts, negatives = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    guided = classifier_free(Model(), prompts, negatives, 4.0)(X, T)
+    result = classifier_free(Model(), prompts, negatives, 4.0, rescale)(X, T)
+    for i in range(2):
+        brought_back = guided[i] * Model()(X, T, prompts)[i].std() / guided[i].std()
+        assert_close(result[i], rescale * brought_back + (1 - rescale) * guided[i])
+
+
 @pytest.mark.parametrize("scale", [1, 1.0, 3.0])
 def test_one_call_of_the_model_serves_both_halves(scale):
     model = Model()

@@ -77,7 +77,8 @@ def draw(pipe, prompt=TEXTS[0], steps=4, seed=None, **arguments):
         count = 1 if isinstance(prompt, str) else len(prompt)
         count *= arguments.get("num_images_per_prompt", 1)
         arguments["latents"] = torch.randn(count, 4, 8, 8, generator=generator)
-    arguments = {"guidance_scale": 5.0, "output_type": "pt"} | arguments
+    defaults = {"guidance_scale": 5.0, "guidance_rescale": 0.0, "output_type": "pt"}
+    arguments = defaults | arguments
     return pipe(prompt, num_inference_steps=steps, generator=generator, **arguments).images
 
 
@@ -91,6 +92,7 @@ def same(ours, theirs):
     [
         {"guidance_scale": 1.0},
         {"guidance_scale": 5.0},
+        {"guidance_rescale": 0.7},
         {"negative_prompt": "a small green two"},
         {"prompt": TEXTS},
         {"prompt": TEXTS, "negative_prompt": TEXTS[::-1], "num_images_per_prompt": 2},
@@ -108,7 +110,12 @@ def test_minisd_draws_what_diffusers_draws(pipes, arguments):
 def test_every_argument_changes_the_picture(pipes):
     """Or the test above would show nothing."""
     plain = draw(pipes[0])
-    for arguments in ({"guidance_scale": 1}, {"negative_prompt": TEXTS[1]}, {"steps": 15}):
+    for arguments in (
+        {"guidance_scale": 1},
+        {"guidance_rescale": 0.7},
+        {"negative_prompt": TEXTS[1]},
+        {"steps": 15},
+    ):
         assert (draw(pipes[0], **arguments) - plain).abs().max() > 0.01, arguments
 
 
