@@ -197,11 +197,12 @@ class CLIP(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        """Embeddings small, so that the first softmax is flat; the rest as PyTorch does it."""
-        for embedding in (self.text_model.embeddings, self.vision_model.embeddings):
-            nn.init.normal_(embedding.position_embedding.weight, std=0.02)
-        nn.init.normal_(self.text_model.embeddings.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.vision_model.embeddings.class_embedding, std=0.02)
+        """Words start small, as in CLIP; places in the picture as large as the patches there."""
+        text, vision = self.text_model.embeddings, self.vision_model.embeddings
+        nn.init.normal_(text.token_embedding.weight, std=0.02)
+        nn.init.normal_(text.position_embedding.weight, std=0.02)
+        nn.init.normal_(vision.position_embedding.weight, std=0.3)
+        nn.init.normal_(vision.class_embedding, std=0.3)
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) -> unit vectors (B, P)."""

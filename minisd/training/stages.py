@@ -28,11 +28,9 @@ from .loop import Recipe, generator_for, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
-    "autoencoder": Recipe(steps=1000, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
-    "clip": Recipe(
-        steps=1500, batch_size=128, learning_rate=5e-4, ema_decay=0.99, weight_decay=0.1
-    ),
-    "unet": Recipe(steps=5000, batch_size=32, learning_rate=8e-4, ema_decay=0.998),
+    "autoencoder": Recipe(steps=1200, batch_size=16, learning_rate=3e-3, ema_decay=0.98),
+    "clip": Recipe(steps=900, batch_size=128, learning_rate=2e-3, ema_decay=0.98, weight_decay=0.1),
+    "unet": Recipe(steps=1600, batch_size=32, learning_rate=3e-3, ema_decay=0.997),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
