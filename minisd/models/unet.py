@@ -25,7 +25,7 @@ class UNetConfig:
     sample_size: int = 8
     in_channels: int = 4
     out_channels: int = 4
-    block_out_channels: tuple[int, ...] = (64, 128)
+    block_out_channels: tuple[int, ...] = (32, 64)
     cross_attention: tuple[bool, ...] = (True, True)
     layers_per_block: int = 1
     num_heads: int = 4
