@@ -28,9 +28,9 @@ from .loop import Recipe, generator_for, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
-    "autoencoder": Recipe(steps=1200, batch_size=16, learning_rate=3e-3, ema_decay=0.98),
-    "clip": Recipe(steps=900, batch_size=128, learning_rate=2e-3, ema_decay=0.98, weight_decay=0.1),
-    "unet": Recipe(steps=2700, batch_size=32, learning_rate=3e-3, ema_decay=0.998),
+    "autoencoder": Recipe(steps=700, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
+    "clip": Recipe(steps=850, batch_size=128, learning_rate=2e-3, ema_decay=0.98, weight_decay=0.1),
+    "unet": Recipe(steps=2400, batch_size=32, learning_rate=3e-3, ema_decay=0.998),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
