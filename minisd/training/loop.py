@@ -99,12 +99,14 @@ def train(
     seed: int = 0,
     label: str = "training",
     shared: Sequence[nn.Module] = (),
+    watch: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Minimise the loss; returns the exponential moving average of the weights, in eval mode.
 
     loss_of_step(step) draws that step's batch and returns its loss; it must depend on nothing but
     the step and the weights. With an existing `checkpoint` it goes on from there; with None it
-    keeps none. Where several processes train, they share the work of the `shared` modules.
+    keeps none. Where several processes train, they share the work of the `shared` modules. After
+    each step, watch(steps so far, average) may look at the moving average.
     """
     device = next(model.parameters()).device
     if device.type != "mps":
@@ -151,6 +153,8 @@ def train(
         for part in (*optimizers, *schedules):
             part.step()
         average.update_parameters(model)
+        if watch:
+            watch(step + 1, average.module)
         bar.update()
         save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
         if step % 10 == 0 or save_now:  # not at every step: a GPU would have to wait

@@ -151,8 +151,9 @@ def train_unet(
     autoencoder: Autoencoder,
     schedule: NoiseSchedule,
     world: World = data.ONE,
+    watch=None,
 ) -> UNet:
-    """Stage 3: predict v in noised latents, given the caption."""
+    """Stage 3: predict v in noised latents, given the caption. `watch` as in `train`."""
     torch.manual_seed(seed + 2)
     model = UNet(UNetConfig()).to(device)
     latents, attributes = encode_pool(autoencoder, seed, device, world)
@@ -169,8 +170,8 @@ def train_unet(
         return denoising_loss(model, schedule, latents[chosen.to(device)], context, on_device)
 
     heavy = (model, text_encoder)
-    label = f"3/3 U-Net, {world.name}"
-    return train(model, loss_of_step, recipe, directory / "unet.ckpt", seed, label, shared=heavy)
+    label, checkpoint = f"3/3 U-Net, {world.name}", directory / "unet.ckpt"
+    return train(model, loss_of_step, recipe, checkpoint, seed, label, heavy, watch)
 
 
 def cost(checkpoint: Path, recipe: Recipe) -> dict:
