@@ -30,7 +30,7 @@ from .losses import autoencoder_loss, clip_loss, denoising_loss
 RECIPES = {
     "autoencoder": Recipe(steps=700, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
     "clip": Recipe(steps=850, batch_size=128, learning_rate=2e-3, ema_decay=0.98, weight_decay=0.1),
-    "unet": Recipe(steps=2400, batch_size=32, learning_rate=3e-3, ema_decay=0.998),
+    "unet": Recipe(steps=1700, batch_size=64, learning_rate=3e-3, ema_decay=0.997),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
