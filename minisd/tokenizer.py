@@ -18,6 +18,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def split_words(text: str) -> list[str]:
     """
     if not isinstance(text, str):
         raise TypeError(f"a text must be a string, not {type(text).__name__}")
+    return list(split_once(text))
+
+
+@lru_cache(maxsize=50_000)  # training meets each caption again and again
+def split_once(text: str) -> tuple[str, ...]:
+    """What split_words does, remembered."""
     words: list[str] = []
     for part in regex.split(f"({SPECIAL})", text):
         if part in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
@@ -60,7 +67,7 @@ def split_words(text: str) -> list[str]:
         part = "".join(char.lower() for char in part)  # one by one, or a final sigma would differ
         for chunk in regex.findall(f"{SPECIAL}|{WORD}", part):  # "<|ENDOFTEXT|>" is one chunk here,
             words += regex.findall(WORD, chunk)  # and three words here: so does transformers
-    return words
+    return tuple(words)
 
 
 def word_symbols(word: str) -> list[str]:
