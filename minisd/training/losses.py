@@ -9,6 +9,7 @@ from ..models import CLIP, Autoencoder, UNet
 
 KL_WEIGHT = 0.02  # both terms are sums over a picture; Stable Diffusion's weight is 1e-6
 CHROMA_WEIGHT = 3.0  # brightness varies most, so without this the colours are learnt very late
+TIME_SPREAD = 1.5  # of log(signal / noise), about the time when both are equal
 
 
 def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -39,6 +40,19 @@ def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
     return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
 
+def random_timesteps(schedule: NoiseSchedule, count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (B,), most often those where signal and noise are about equally strong.
+
+    Earlier ones leave nothing to decide, later ones nothing to see by. The logarithm of the ratio
+    gets a normal weight, as in the logit-normal times of Esser et al. 2024, section 3.1, and each
+    timestep a tenth of the highest, or the first step of sampling would never have been learnt.
+    """
+    every = torch.arange(len(schedule), device=generator.device)
+    log_ratio = schedule.snr(every).log() / 2  # (T,), -inf for pure noise
+    weight = 0.1 + torch.exp(-((log_ratio / TIME_SPREAD) ** 2) / 2)
+    return torch.multinomial(weight, count, replacement=True, generator=generator)
+
+
 def denoising_loss(
     model: UNet,
     schedule: NoiseSchedule,
@@ -51,7 +65,7 @@ def denoising_loss(
     x0 (B, 4, H, W) latents of unit variance, context (B, L, D). Ho et al. 2020, equation 14, for
     eps; Salimans and Ho 2022, section 4, for v.
     """
-    t = torch.randint(len(schedule), (len(x0),), device=x0.device, generator=generator)
+    t = random_timesteps(schedule, len(x0), generator)
     eps = torch.randn(x0.shape, device=x0.device, generator=generator)
     prediction = model(schedule.add_noise(x0, eps, t), t, context)
     return F.mse_loss(prediction.float(), schedule.target(x0, eps, t))

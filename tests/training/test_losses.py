@@ -16,7 +16,7 @@ from minisd.models import (
     VisionConfig,
 )
 from minisd.training import autoencoder_loss, clip_loss, denoising_loss
-from minisd.training.losses import CHROMA_WEIGHT, KL_WEIGHT
+from minisd.training.losses import CHROMA_WEIGHT, KL_WEIGHT, TIME_SPREAD, random_timesteps
 
 
 def random(*shape, seed=0):
@@ -105,6 +105,19 @@ def test_a_perfect_denoiser_has_no_loss_and_a_silent_one_has_about_1(prediction)
     assert loss(lambda x_t, t, c: torch.zeros_like(x_t)) == pytest.approx(1, abs=0.05)
     t = torch.cat(asked)
     assert t.min() < 50 and 950 < t.max() < 1000 and len(t.unique()) > 32  # all over the schedule
+
+
+def test_training_times_are_most_often_those_where_signal_and_noise_are_equal():
+    schedule, generator = NoiseSchedule(), torch.Generator().manual_seed(0)
+    t = random_timesteps(schedule, 400_000, generator)
+    weights = [0.1]  # of pure noise, where sampling begins; from there towards the picture
+    for a in schedule.alphas_cumprod.flip(0)[1:].tolist():
+        log_ratio = math.log(math.sqrt(a / (1 - a)))
+        weights.append(0.1 + math.exp(-((log_ratio / TIME_SPREAD) ** 2) / 2))
+    expected = torch.tensor(weights).flip(0).unflatten(0, (20, 50)).sum(dim=1)
+    found = t.bincount(minlength=1000).float().unflatten(0, (20, 50)).sum(dim=1)
+    torch.testing.assert_close(found / 400_000, expected / sum(weights), rtol=0.05, atol=0)
+    assert not torch.equal(t, random_timesteps(schedule, 400_000, generator))
 
 
 def test_denoising_loss_depends_on_its_generator_alone():
