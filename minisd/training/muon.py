@@ -10,6 +10,7 @@ the same, but multiplies in bfloat16, which most processors do slowly, and takes
 """
 
 import math
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +21,25 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steepest at zero
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """(M, N) -> (M, N) with the same singular vectors, and singular values of about 0.7 to 1.2.
+    """(..., M, N) -> the same singular vectors, with singular values of about 0.7 to 1.2.
 
     With U S V' the singular value decomposition of X, a X + b (XX') X + c (XX')^2 X is
     U (a S + b S^3 + c S^5) V': an odd polynomial of the singular values, again and again.
     """
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
+    tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
-    x = x / (x.norm() + 1e-7)  # no singular value above one
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # no singular value above one
     for _ in range(steps):
-        gram = x @ x.mT  # (M, M), the smaller side
-        x = a * x + (b * gram + c * gram @ gram) @ x  # (M, N)
+        gram = x @ x.mT  # (..., M, M), the smaller side
+        x = a * x + (b * gram + c * gram @ gram) @ x  # (..., M, N)
     return x.mT if tall else x
+
+
+def orthogonalize_all(matrices: list[Tensor]) -> list[Tensor]:
+    """Each of the matrices; neighbours of the same shape at once, which is faster."""
+    groups = groupby(matrices, key=lambda matrix: matrix.shape)
+    return [x for _, group in groups for x in orthogonalize(torch.stack(list(group)))]
 
 
 class Muon(torch.optim.Optimizer):
@@ -48,7 +55,7 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:
         for group in self.param_groups:
             ahead = [self.look_ahead(p, group["momentum"]).flatten(1) for p in group["params"]]
-            directions = parallel.share_out(orthogonalize, ahead)  # each (O, I h w)
+            directions = parallel.share_out(orthogonalize_all, ahead)  # each (O, I h w)
             for p, direction in zip(group["params"], directions, strict=True):
                 size = 0.2 * math.sqrt(max(direction.shape))  # 1 / sqrt(max) is what an entry has
                 p.mul_(1 - group["lr"] * group["weight_decay"])
@@ -64,7 +71,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
-    """What Muon is for: the matrices and convolutions between a network's first and last layer."""
+    """What Muon is for: all matrices and convolutions but the first and last layers, by shape."""
     ends = ("embed", "conv_in", "conv_out")
     named = model.named_parameters()
-    return [p for name, p in named if p.ndim > 1 and not any(end in name for end in ends)]
+    hidden = [p for name, p in named if p.ndim > 1 and not any(end in name for end in ends)]
+    return sorted(hidden, key=lambda p: tuple(p.shape))

@@ -112,13 +112,13 @@ def sum_gradients(*modules: nn.Module) -> None:
             gradient.copy_(summed.view_as(gradient))
 
 
-def share_out(work: Callable[[Tensor], Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    """[work(x) for x in tensors], of which each process does a part. `work` keeps the shape."""
+def share_out(work: Callable[[list[Tensor]], list[Tensor]], tensors: list[Tensor]) -> list[Tensor]:
+    """work(tensors), of which each process does a part. `work` keeps their number and shapes."""
     if count() == 1:
-        return [work(x) for x in tensors]
-    mine = [
-        work(x) if i % count() == rank() else torch.zeros_like(x) for i, x in enumerate(tensors)
-    ]
-    total = torch.cat([x.flatten() for x in mine])
+        return work(tensors)
+    done = [torch.zeros_like(x) for x in tensors]
+    done[rank() :: count()] = work(tensors[rank() :: count()])
+    total = torch.cat([x.flatten() for x in done])
     dist.all_reduce(total)  # what the others did is zero here
-    return [x.view_as(y) for x, y in zip(total.split([x.numel() for x in mine]), mine, strict=True)]
+    parts = total.split([x.numel() for x in tensors])
+    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
