@@ -8,7 +8,8 @@ from torch import Tensor
 
 from . import captions, scenes, two
 
-POOL = 40_000  # pictures that a U-Net learns from
+POOL = 20_480  # pictures that a U-Net learns from
+POOL_BATCH = 512  # of which so many are rendered at once
 
 
 @dataclass
@@ -87,8 +88,8 @@ class World:
     ) -> Iterator[Batch]:
         """The pictures that a U-Net learns from again and again, in batches; the seed decides."""
         generator = torch.Generator().manual_seed(seed)
-        for start in range(0, count, 500):
-            yield self.draw_batch(min(500, count - start), "train", generator, device)
+        for start in range(0, count, POOL_BATCH):
+            yield self.draw_batch(min(POOL_BATCH, count - start), "train", generator, device)
 
 
 ONE = World(

@@ -28,9 +28,9 @@ from .loop import Recipe, generator_for, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
-    "autoencoder": Recipe(steps=500, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
+    "autoencoder": Recipe(steps=700, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
     "clip": Recipe(steps=900, batch_size=128, learning_rate=2e-3, ema_decay=0.98, weight_decay=0.1),
-    "unet": Recipe(steps=1300, batch_size=64, learning_rate=3e-3, ema_decay=0.997),
+    "unet": Recipe(steps=1600, batch_size=64, learning_rate=3e-3, ema_decay=0.997),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
@@ -124,21 +124,28 @@ def train_clip(
 
 @torch.no_grad()
 def encode_pool(
-    autoencoder: Autoencoder, seed: int, device, world: World = data.ONE, count: int = data.POOL
-):
-    """Many training pictures: their latents (count, 4, H, W) and their attributes (count, A).
+    autoencoder: Autoencoder,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    seed: int,
+    device,
+    world: World = data.ONE,
+    count: int = data.POOL,
+) -> tuple[Tensor, Tensor]:
+    """Many training pictures as latents (count, 4, H, W), their captions as contexts (count, L, D).
 
     They are encoded once and noised again and again. The latents are the encoder's means: its own
     noise made the decoder robust, and would only blur what the U-Net is to learn.
     """
-    latents, attributes = [], []
-    pool = world.draw_pool(count, seed, device)
-    for batch in progress(pool, desc="3/3 encoding", unit="batch", total=count // 500):
-        with mixed_precision(device), parallel.shared(autoencoder.encoder):
+    latents, contexts = [], []
+    pool, batches = world.draw_pool(count, seed, device), -(-count // data.POOL_BATCH)
+    for batch in progress(pool, desc="3/3 encoding", unit="batch", total=batches):
+        ids = tokenizer(batch.captions).to(device)
+        with mixed_precision(device), parallel.shared(autoencoder.encoder, text_encoder):
             mean = autoencoder.encode(batch.images).mean
+            contexts.append(text_encoder(ids))
         latents.append(mean * autoencoder.config.scaling_factor)
-        attributes.append(batch.attributes.cpu())  # where the captions are written
-    return torch.cat(latents), torch.cat(attributes)
+    return torch.cat(latents), torch.cat(contexts)
 
 
 def train_unet(
@@ -156,22 +163,20 @@ def train_unet(
     """Stage 3: predict v in noised latents, given the caption. `watch` as in `train`."""
     torch.manual_seed(seed + 2)
     model = UNet(UNetConfig()).to(device)
-    latents, attributes = encode_pool(autoencoder, seed, device, world)
+    latents, contexts = encode_pool(autoencoder, tokenizer, text_encoder, seed, device, world)
+    with torch.no_grad():
+        empty = text_encoder(tokenizer([""]).to(device))  # (1, L, D)
 
     def loss_of_step(step: int) -> Tensor:
-        generator = generator_for("latents to noise", step, seed)
-        on_device = generator_for("noise", step, seed, device)
-        chosen = torch.randint(len(latents), (recipe.batch_size,), generator=generator)
-        captions, _ = world.write_captions(attributes[chosen], generator)
-        dropped = torch.rand(len(captions), generator=generator) < CAPTION_DROPOUT
-        prompts = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
-        with torch.no_grad():
-            context = text_encoder(tokenizer(prompts).to(device))
-        return denoising_loss(model, schedule, latents[chosen.to(device)], context, on_device)
+        generator = generator_for("latents to noise", step, seed, device)
+        size = (recipe.batch_size,)
+        chosen = torch.randint(len(latents), size, generator=generator, device=device)
+        dropped = torch.rand(size, generator=generator, device=device) < CAPTION_DROPOUT
+        context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
+        return denoising_loss(model, schedule, latents[chosen], context, generator)
 
-    heavy = (model, text_encoder)
     label, checkpoint = f"3/3 U-Net, {world.name}", directory / "unet.ckpt"
-    return train(model, loss_of_step, recipe, checkpoint, seed, label, heavy, watch)
+    return train(model, loss_of_step, recipe, checkpoint, seed, label, [model], watch)
 
 
 def cost(checkpoint: Path, recipe: Recipe) -> dict:

@@ -50,11 +50,11 @@ def whole(tmp_path_factory):
 
 
 def files(directory):
-    """Every file of a run and its bytes, but for the checkpoints of its training."""
+    """Every file of a run and its bytes, but for the checkpoints and the seconds of its training."""
     return {
         path.relative_to(directory): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file() and path.suffix != ".ckpt"
+        if path.is_file() and path.suffix != ".ckpt" and path.name != "training.json"
     }
 
 
