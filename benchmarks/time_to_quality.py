@@ -127,9 +127,7 @@ def ddim(predict, scheduler, size: int, device, steps: int = 20) -> torch.Tensor
     return x.clamp(-1, 1)
 
 
-def train_on_pixels(
-    watch: Watch, seed, device, model, optimizer, rates, scheduler, size, condition
-):
+def train_on_pixels(seed, device, model, optimizer, rates, scheduler, size, condition):
     """Ho et al.'s loss on eps; condition(batch, generator) -> the model's other inputs.
 
     Yields the pictures seen after each step; whoever asks decides when to stop.
@@ -221,7 +219,7 @@ def text(watch: Watch, seed: int, device, captions: list[str], borrowed: dict) -
     x, context = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, 16, 128, device=device)
     one = training_flops(model, x, torch.zeros(1, device=device), context)
     arguments = (model, optimizer, rates, scheduler, 16, condition)
-    for pictures in train_on_pixels(watch, seed, device, *arguments):
+    for pictures in train_on_pixels(seed, device, *arguments):
         if watch.look(pictures, draw, borrowed["flops"] + one * pictures):
             return
 
@@ -239,7 +237,7 @@ def classes(watch: Watch, seed: int, device, wanted: torch.Tensor) -> None:
     one = training_flops(model, x, torch.zeros(1, device=device), wanted[:1].to(device))
     condition = lambda batch, _: (batch.attributes,)  # noqa: E731
     arguments = (model, optimizer, rates, scheduler, 128, condition)
-    for pictures in train_on_pixels(watch, seed, device, *arguments):
+    for pictures in train_on_pixels(seed, device, *arguments):
         if watch.look(pictures, draw, one * pictures):
             return
 

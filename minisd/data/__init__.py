@@ -6,7 +6,7 @@ The functions here are those of the world of one digit; `worlds.TWO` has the sam
 from .captions import ATTRIBUTES, VALUES, say, write_captions
 from .digits import load_digits
 from .scenes import RGB, render
-from .worlds import ONE, POOL, POOL_BATCH, TWO, WORLDS, Batch, World, is_held_out
+from .worlds import ONE, POOL_BATCH, TWO, WORLDS, Batch, World, is_held_out
 
 all_combinations = ONE.all_combinations
 seen_combinations = ONE.seen_combinations
@@ -17,7 +17,6 @@ draw_pool = ONE.draw_pool
 __all__ = [
     "ATTRIBUTES",
     "ONE",
-    "POOL",
     "POOL_BATCH",
     "RGB",
     "TWO",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import captions, scenes, two
 
-POOL = 20_480  # pictures that a U-Net learns from
+POOL = 20_480  # pictures that a U-Net learns from, times the effort
 POOL_BATCH = 512  # of which so many are rendered at once
 
 
@@ -38,6 +38,12 @@ class World:
     write_captions: Callable[..., tuple[list[str], Tensor]]
     render: Callable[..., Tensor]
     canonical: Callable[[Tensor], Tensor] = lambda attributes: attributes  # what a reader answers
+    effort: int = 1  # how many times as long training takes, from as many times the pictures
+
+    @property
+    def pool_size(self) -> int:
+        """How many pictures a U-Net learns from."""
+        return self.effort * POOL
 
     def all_combinations(self) -> Tensor:
         """Every combination, in order: (800, 4) long in the world of one digit."""
@@ -84,10 +90,10 @@ class World:
         return Batch(images, attributes.to(device), texts, mentioned.to(device))
 
     def draw_pool(
-        self, count: int = POOL, seed: int = 0, device: str | torch.device = "cpu"
+        self, count: int | None = None, seed: int = 0, device: str | torch.device = "cpu"
     ) -> Iterator[Batch]:
-        """The pictures that a U-Net learns from again and again, in batches; the seed decides."""
-        generator = torch.Generator().manual_seed(seed)
+        """The pictures that a U-Net learns from, or the first `count`; the seed decides."""
+        generator, count = torch.Generator().manual_seed(seed), count or self.pool_size
         for start in range(0, count, POOL_BATCH):
             yield self.draw_batch(min(POOL_BATCH, count - start), "train", generator, device)
 
@@ -108,5 +114,6 @@ TWO = World(
     two.write_captions,
     two.render,
     two.canonical,
+    effort=3,
 )
 WORLDS = {"one": ONE, "two": TWO}

@@ -25,7 +25,7 @@ class Settings:
     guidance: float = 4.0
     sampler: str | None = None  # the checkpoint's own
     seed: int = 0
-    pool: int = data.POOL  # training pictures that are searched for copies
+    pool: int | None = None  # training pictures that are searched for copies, if not all
     lessons: int = 0  # pictures drawn for a fresh reader to learn from; 0: no such test
 
 

@@ -1,5 +1,6 @@
 """The three stages in order. Each is a model, the batch of a step, its loss, and the loop."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from .. import data
 from ..checkpoint import write_json
-from ..data import World
+from ..data import POOL_BATCH, World
 from ..diffusion import NoiseSchedule
 from ..machine import describe, mixed_precision
 from ..models import (
@@ -130,16 +131,16 @@ def encode_pool(
     seed: int,
     device,
     world: World = data.ONE,
-    count: int = data.POOL,
+    count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Many training pictures as latents (count, 4, H, W), their captions as contexts (count, L, D).
+    """The world's pool, or `count` of it: latents (count, 4, H, W) and contexts (count, L, D).
 
     They are encoded once and noised again and again. The latents are the encoder's means: its own
     noise made the decoder robust, and would only blur what the U-Net is to learn.
     """
     latents, contexts = [], []
-    pool, batches = world.draw_pool(count, seed, device), -(-count // data.POOL_BATCH)
-    for batch in progress(pool, desc="3/3 encoding", unit="batch", total=batches):
+    pool, batches = world.draw_pool(count, seed, device), (count or world.pool_size) / POOL_BATCH
+    for batch in progress(pool, "3/3 encoding", math.ceil(batches), unit="batch"):
         ids = tokenizer(batch.captions).to(device)
         with mixed_precision(device), parallel.shared(autoencoder.encoder, text_encoder):
             mean = autoencoder.encode(batch.images).mean
@@ -190,15 +191,19 @@ def train_all(
     seed: int = 0,
     device="cpu",
     resume: bool = False,
-    recipes=RECIPES,
+    recipes=None,
     world: World = data.ONE,
 ) -> StableDiffusion:
     """All three stages from nothing, or from where a killed run stopped; saves the pipeline.
+
+    recipes: {stage: Recipe}, else RECIPES with as many times the steps as the world asks for.
 
     Raises ValueError if `directory` holds a run already and `resume` is not asked for, or the other
     way round.
     """
     working = directory / "training"
+    if recipes is None:
+        recipes = {k: replace(r, steps=world.effort * r.steps) for k, r in RECIPES.items()}
     if not resume and directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty; go on with --resume, or choose another --out")
     if resume and not working.exists():

@@ -50,7 +50,7 @@ def whole(tmp_path_factory):
 
 
 def files(directory):
-    """Every file of a run and its bytes, but for the checkpoints and the seconds of its training."""
+    """Every file of a run and its bytes, but for its checkpoints and what they cost."""
     return {
         path.relative_to(directory): path.read_bytes()
         for path in directory.rglob("*")
