@@ -172,30 +172,46 @@ def test_the_tokenizer_knows_every_caption_whole():
         assert len(tokenizer.encode(caption)) == len(caption.replace(",", " ,").split())
 
 
-def test_the_unet_is_shown_the_empty_prompt_now_and_then(tmp_path, monkeypatch, recipes):
-    """And otherwise true captions of its pictures."""
-    prompts = []
-
-    class Spy:
-        def __init__(self, tokenizer):
-            self.tokenizer = tokenizer
-
-        def __call__(self, texts):
-            prompts.extend(texts)
-            return self.tokenizer(texts)
-
-    autoencoder = stages.Autoencoder()
+@pytest.fixture
+def parts(recipes):
+    """Autoencoder, tokenizer and text encoder, as they come to stage 3."""
+    torch.manual_seed(0)
     tokenizer = stages.train_tokenizer()
     text = stages.TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length)
-    stages.train_unet(
-        tmp_path,
-        0,
-        "cpu",
-        replace(recipes["unet"], steps=20, batch_size=50),
-        Spy(tokenizer),
-        stages.TextEncoder(text),
-        autoencoder,
-        stages.NoiseSchedule(),
-    )
-    assert len(prompts) == 1000 and 70 <= prompts.count("") <= 130
-    assert len(set(prompts)) > 500
+    return stages.Autoencoder().eval(), tokenizer, stages.TextEncoder(text)
+
+
+@torch.no_grad()
+def test_the_pool_is_encoded_with_its_own_captions(parts):
+    autoencoder, tokenizer, text_encoder = parts
+    latents, contexts = stages.encode_pool(autoencoder, tokenizer, text_encoder, 3, "cpu")
+    batch = next(stages.data.draw_pool(500, seed=3))
+    scale = autoencoder.config.scaling_factor
+    torch.testing.assert_close(latents, autoencoder.encode(batch.images).mean * scale)
+    torch.testing.assert_close(contexts, text_encoder(tokenizer(batch.captions)))
+    assert len(contexts.unique(dim=0)) > 200
+
+
+def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
+    tmp_path, monkeypatch, recipes, parts
+):
+    shown, loss = [], stages.denoising_loss
+
+    def spy(model, schedule, x0, context, generator):
+        shown.append((x0, context))
+        return loss(model, schedule, x0, context, generator)
+
+    monkeypatch.setattr(stages, "denoising_loss", spy)
+    autoencoder, tokenizer, text_encoder = parts
+    recipe = replace(recipes["unet"], steps=20, batch_size=50)
+    arguments = (tokenizer, text_encoder, autoencoder, stages.NoiseSchedule())
+    stages.train_unet(tmp_path, 0, "cpu", recipe, *arguments)
+
+    latents, contexts = stages.encode_pool(autoencoder, tokenizer, text_encoder, 0, "cpu")
+    with torch.no_grad():
+        empty = text_encoder(tokenizer([""]))
+    x0, context = (torch.cat(tensors) for tensors in zip(*shown, strict=True))  # (1000, ...)
+    without = (context == empty).all(dim=(1, 2))
+    picture = torch.cdist(x0.flatten(1), latents.flatten(1)).argmin(dim=1)
+    assert 70 <= without.sum() <= 130
+    assert torch.equal(context[~without], contexts[picture[~without]])
