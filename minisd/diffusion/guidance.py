@@ -30,7 +30,9 @@ def classifier_free(
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
         guided = empty + scale * (prompt - empty)
-        return guided * (1 - rescale + rescale * spread(prompt) / spread(guided))
+        if rescale:
+            guided = guided * (1 - rescale + rescale * spread(prompt) / spread(guided))
+        return guided
 
     return denoise
 

@@ -39,6 +39,13 @@ def test_rescaled_guidance_is_equations_14_to_16_of_lin_et_al(rescale):
         assert_close(result[i], rescale * brought_back + (1 - rescale) * guided[i])
 
 
+def test_without_rescaling_a_single_number_is_guided_too():
+    """It has no spread to be brought back to."""
+    number = torch.ones(1, 1)
+    model = lambda x, t, context: x * context  # noqa: E731
+    assert classifier_free(model, 3 * number, number, 4.0)(number, T) == 1 + 4 * (3 - 1)
+
+
 @pytest.mark.parametrize("scale", [1, 1.0, 3.0])
 def test_one_call_of_the_model_serves_both_halves(scale):
     model = Model()
