@@ -9,9 +9,8 @@ PROMPTS := "a large red seven at the top left" "a small cyan three at the bottom
 	"a large purple eight in the center" "a small yellow two at the top right"
 
 RUN := $(PY) -m minisd
-# Training in several processes, with a share of the cores each: one for every GPU, or two without.
-PROCESSES ?= $$($(PY) -c "import torch; print(torch.cuda.device_count() or 2)")
-THREADS ?= $$($(PY) -c "import os; print(max(1, os.cpu_count() // 2))")
+# Training in several processes: one for every GPU; without any two, which share the cores.
+PROCESSES ?= $$($(PY) -c "import torch; print(torch.cuda.device_count() or 2 - torch.backends.mps.is_available())")
 
 .PHONY: help demo train judge lab notebooks test lint clean
 
@@ -24,7 +23,7 @@ demo: $(VENV)/.ready  ## draw four captions with the shipped weights into demo.p
 	$(RUN) sample $(PROMPTS) --out demo.png $(ARGS)
 
 train: $(VENV)/.ready  ## train all three networks from nothing, with two processes
-	OMP_NUM_THREADS=$(THREADS) $(PY) -m torch.distributed.run --nproc-per-node=$(PROCESSES) -m minisd train $(ARGS)
+	$(RUN) train --processes $(PROCESSES) $(ARGS)
 
 judge: $(VENV)/.ready  ## train the judge's digit reader anew
 	$(PY) -c "from minisd.evaluation import train_judge; train_judge().save()"

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node=2 -m benchmarks.cost
 
-Give it the processes and threads that trained data/weights: the seconds come from
-data/training.json, the limits (a large matrix product, a copy of memory) are measured now, by all
+Give it the processes and threads that trained data/weights: the seconds come from the
+training.json there; the limits (a large matrix product, a copy of memory) are measured now, by all
 processes at once.
 """
 
@@ -85,7 +85,7 @@ def main() -> None:
         first = parallel.rank() == 0
     if not first:
         return
-    run = json.loads((WEIGHTS.parent / "training.json").read_text())
+    run = json.loads((WEIGHTS / "training.json").read_text())
     print(f"limits of {describe(torch.device('cpu'))}:", end=" ")
     print(f"{arithmetic / 1e9:.0f} GFLOP/s, {memory / 1e9:.0f} GB/s\n")
     print("| stage | weights | a picture | kept a picture | Muon a step | all | time | GFLOP/s |")

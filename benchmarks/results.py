@@ -33,7 +33,7 @@ def accuracy(results: dict) -> list[str]:
         "held out, drawn": results["held_out"]["drawn"],
         "held out, real renders": results["held_out"]["real"],
         "autoencoder keeps (of what the judge read right)": results["autoencoder"]["kept"],
-        "CLIP zero-shot, 800 captions to choose from": results["zero_shot"],
+        "CLIP zero-shot, among the captions of all 800 combinations": results["zero_shot"],
     }
     names = ["joint", *ATTRIBUTES]
     return table(["", *names], [[k, *(percent(row[n]) for n in names)] for k, row in rows.items()])
@@ -73,9 +73,9 @@ def time(run: dict) -> list[str]:
     return table(["stage", "pictures", "time"], rows)
 
 
-def write(folder: Path) -> str:
+def text(folder: Path) -> str:
     results = json.loads((folder / "evaluation.json").read_text())
-    run = json.loads((folder / "training.json").read_text())
+    run = json.loads((folder / "weights" / "training.json").read_text())
     s = results["settings"]
     processes = f"{run['processes']} process{'es' if run['processes'] > 1 else ''}"
     lines = [
@@ -104,10 +104,10 @@ def main() -> int:
     if not found:
         print(f"{readme} lacks the marks {BEGIN} and {END}", file=sys.stderr)
         return 1
-    text = f"{before}{BEGIN}\n\n{write(ROOT / 'data')}\n\n{END}{after}"
+    new = f"{before}{BEGIN}\n\n{text(ROOT / 'data')}\n\n{END}{after}"
     if check:
-        return int(text != readme.read_text())
-    readme.write_text(text)
+        return int(new != readme.read_text())
+    readme.write_text(new)
     return 0
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampling --samples 1000
 
-Every cell draws the same captions from the same noise. Writes sampling.json and sampling.png here.
+Every cell draws the same captions from the same seed. Writes sampling.json and sampling.png here.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
     cells: dict = {sampler: {} for sampler in SAMPLERS}
     for steps in STEPS:
         for sampler, column in cells.items():
-            settings = Settings(o.samples, steps, o.guidance, sampler)
+            settings = Settings(o.samples, steps, o.guidance, sampler=sampler)
             cell = measure(pipe, judge, wanted, batch.captions, batch.images, settings)
             column[str(steps)] = cell
             print(

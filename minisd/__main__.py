@@ -2,12 +2,17 @@
 
 import argparse
 import json
+import logging
+import os
 import sys
 import time
 import warnings
 from pathlib import Path
 
 import torch
+import torch.distributed.run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from . import StableDiffusion, data, plots
 from .evaluation import Judge, Settings, evaluate, format_table
@@ -16,6 +21,7 @@ from .pipeline import WEIGHTS
 from .training import parallel, train_all
 
 SCENES = "how many digits a picture has (%(default)s)"
+PROCESSES = "processes that share the work, as torchrun would start them (%(default)s)"
 LESSONS = "draw N more pictures and train a fresh reader on them alone (%(default)s: do not)"
 
 
@@ -38,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     train.add_argument("--out", type=Path, default=Path("runs/minisd"), help="(%(default)s)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--processes", type=int, default=1, metavar="N", help=PROCESSES)
     sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
@@ -53,6 +60,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument(
             "--guidance", type=float, default=Settings.guidance, help="scale (%(default)s)"
         )
+        command.add_argument(
+            "--rescale", type=float, default=Settings.rescale, help="guidance_rescale (%(default)s)"
+        )
         command.add_argument("--sampler", help="ddim, ddpm, dpm++ or unipc (the checkpoint's own)")
     for command in (train, measure):
         command.add_argument("--scenes", choices=data.WORLDS, default="one", help=SCENES)
@@ -60,6 +70,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
     return parser.parse_args(arguments)
+
+
+def launch(processes: int, arguments: list[str]) -> None:
+    """Run the same command in several processes, by PyTorch's own launcher (torchrun)."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process tells
+    launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
+    torch.distributed.run.main([*launcher, *arguments])
 
 
 def run_train(o: argparse.Namespace) -> None:
@@ -80,8 +98,9 @@ def run_train(o: argparse.Namespace) -> None:
     drawn = pipe(captions, generator=generator).images
     plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
     print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
-    print(f'draw with it: python -m minisd sample "a red seven" --weights {o.out}')
-    report(pipe, judge, Settings(seed=o.seed), o.out / "evaluation.json", world)
+    print(f'draw with it: python -m minisd sample "{captions[0]}" --weights {o.out}')
+    settings = Settings(seed=o.seed, trained=o.seed)
+    report(pipe, judge, settings, o.out / "evaluation.json", world)
 
 
 def run_sample(o: argparse.Namespace) -> None:
@@ -91,6 +110,7 @@ def run_sample(o: argparse.Namespace) -> None:
         o.prompts,
         num_inference_steps=o.steps,
         guidance_scale=o.guidance,
+        guidance_rescale=o.rescale,
         negative_prompt=o.negative,
         eta=o.eta,
         generator=torch.Generator().manual_seed(o.seed),
@@ -106,8 +126,21 @@ def run_evaluate(o: argparse.Namespace) -> None:
     if o.json:
         o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
     pipe = StableDiffusion.from_pretrained(o.weights, device)
-    settings = Settings(o.samples, o.steps, o.guidance, o.sampler, o.seed, lessons=o.lessons)
-    report(pipe, Judge.load(device=device), settings, o.json, data.WORLDS[o.scenes])
+    world, training = data.WORLDS[o.scenes], o.weights / "training.json"
+    run = json.loads(training.read_text()) if training.exists() else {}
+    if run.get("world", world.name) != world.name:
+        raise ValueError(f"{o.weights} learnt from pictures of {run['world']}; change --scenes")
+    settings = Settings(
+        o.samples,
+        o.steps,
+        o.guidance,
+        o.rescale,
+        o.sampler,
+        o.seed,
+        trained=run.get("seed", 0),
+        lessons=o.lessons,
+    )
+    report(pipe, Judge.load(device=device), settings, o.json, world)
 
 
 def report(
@@ -121,17 +154,29 @@ def report(
         file.write_text(json.dumps({**seconds, **results}, indent=2) + "\n")
 
 
+def tell(line: str) -> None:
+    """One line for the user; of several processes, the first one tells."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"minisd: {line}", file=sys.stderr)
+
+
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    warnings.showwarning = lambda message, *_: print(f"minisd: note: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: tell(f"note: {message}")
     run = {"train": run_train, "sample": run_sample, "evaluate": run_evaluate}[options.command]
     try:
-        run(options)
+        if getattr(options, "processes", 1) > 1 and "LOCAL_RANK" not in os.environ:
+            launch(options.processes, arguments)
+        else:
+            run(options)
     except (ValueError, OSError) as error:
-        print(f"minisd: error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 1
-    except KeyboardInterrupt:
-        print("\nminisd: stopped; a training run goes on with --resume", file=sys.stderr)
+    except ChildFailedError:  # which has told why
+        return 1
+    except (KeyboardInterrupt, SignalException):
+        tell("stopped; a training run goes on with --resume")
         return 130
     return 0
 

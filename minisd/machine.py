@@ -12,8 +12,10 @@ def pick_device(name: str = "auto") -> torch.device:
     Of several processes that the launcher started, each takes an NVIDIA GPU of its own.
     """
     if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        name = "mps" if name == "cpu" and torch.backends.mps.is_available() else name
+        apple = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else apple
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
@@ -33,7 +35,7 @@ def mixed_precision(device: str | torch.device) -> torch.autocast:
 
 
 def describe(device: str | torch.device = "cpu") -> str:
-    """One line for the place beside a measured number: processor, cores, precision, versions."""
+    """One line for the place beside a measured number: processor, cores, threads, versions."""
     device = torch.device(device)
     name = platform.processor() or platform.machine()
     try:
@@ -41,7 +43,8 @@ def describe(device: str | torch.device = "cpu") -> str:
             name = next(line.split(":")[1].strip() for line in file if "model name" in line)
     except (OSError, StopIteration):  # not Linux, or a processor without a name
         pass
-    parts = [f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"]
+    threads, vectors = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    parts = [f"{name}, {os.cpu_count()} cores, {threads} used by a process, {vectors}"]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     parts += [f"torch {torch.__version__.split('+')[0]}", f"Python {platform.python_version()}"]

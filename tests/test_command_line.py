@@ -169,6 +169,13 @@ def test_evaluate_says_when_the_judge_is_missing(refused, tiny_weights, monkeypa
     assert "judge" in refused("evaluate", "--weights", tiny_weights)
 
 
+def test_evaluate_refuses_weights_of_another_world(refused, weights):
+    (weights / "training.json").write_text(json.dumps({"seed": 0, "world": "two digits"}))
+    assert "learnt from pictures of two digits; change --scenes" in refused(
+        "evaluate", "--weights", weights
+    )
+
+
 def test_train_refuses_a_directory_that_holds_something(refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
@@ -304,6 +311,16 @@ def test_help_names_the_three_commands():
     done = shell("--help")
     assert done.returncode == 0 and not done.stderr
     assert all(command in done.stdout for command in ("train", "sample", "evaluate"))
+
+
+def test_several_processes_refuse_with_one_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    done = shell("train", "--processes", 2, "--out", "run")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == (
+        "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
+    )
 
 
 def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path):

@@ -54,10 +54,10 @@ def test_make_demo_draws_what_it_says(pipe, judge):
 def test_pictures_show_what_the_caption_says(pipe, judge, kind):
     combinations = {"seen": data.seen_combinations, "held_out": data.held_out_combinations}[kind]()
     generator = torch.Generator().manual_seed(5)
-    wanted = combinations[torch.randperm(len(combinations), generator=generator)[:80]]
+    wanted = combinations[torch.randperm(len(combinations), generator=generator)[:160]]
     captions, _ = data.write_captions(wanted, generator, complete=1.0)
     right = (judge(draw(pipe, captions)) == wanted).all(dim=1).float().mean()
-    assert right >= {"seen": 0.80, "held_out": 0.75}[kind]
+    assert right >= {"seen": 0.90, "held_out": 0.85}[kind]
 
 
 def test_the_caption_decides(pipe, judge):
@@ -70,19 +70,19 @@ def test_the_caption_decides(pipe, judge):
 
 def test_the_autoencoder_keeps_what_matters(pipe, judge, real):
     measured = evaluate_autoencoder(pipe, judge, real.images, real.attributes)
-    assert measured["psnr"] >= 28
+    assert measured["psnr"] >= 30
     assert all(rate["rate"] >= 0.97 for rate in measured["kept"].values())
 
 
 def test_psnr_would_notice_a_bad_autoencoder(pipe, real):
-    """28 dB is no low bar: a picture shifted by one pixel does not reach it."""
+    """30 dB is no low bar: a picture shifted by one pixel does not reach it."""
     assert psnr(real.images.roll(1, dims=-1), real.images) < 25
 
 
 def test_clip_names_what_it_sees(pipe, real):
     rates = evaluate_clip(pipe, real.images, real.attributes)
-    assert rates["digit"]["rate"] >= 0.86
-    assert rates["joint"]["rate"] >= 0.84
+    assert rates["digit"]["rate"] >= 0.91
+    assert rates["joint"]["rate"] >= 0.88
     assert all(rates[name]["rate"] >= 0.96 for name in ("colour", "size", "position"))
 
 
@@ -101,7 +101,7 @@ def test_the_prompt_reaches_the_unet_through_cross_attention(pipe):
     caption = "a large red seven at the top left"
     with cross_attention_maps(pipe.unet) as maps:
         draw(pipe, [caption])
-    assert len(maps) == 7 and all(len(calls) == 20 for calls in maps.values())
-    final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][10]  # (2, heads, 64, 16)
+    assert len(maps) == 7 and all(len(calls) == 10 for calls in maps.values())
+    final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][5]  # (2, heads, 64, 16)
     assert final.shape == (2, 4, 64, 16)
     torch.testing.assert_close(final.sum(dim=-1), torch.ones(2, 4, 64))

@@ -6,8 +6,9 @@ The functions here are those of the world of one digit; `worlds.TWO` has the sam
 from .captions import ATTRIBUTES, VALUES, say, write_captions
 from .digits import load_digits
 from .scenes import RGB, render
-from .worlds import ONE, POOL_BATCH, TWO, WORLDS, Batch, World, is_held_out
+from .worlds import ONE, POOL_BATCH, TWO, WORLDS, Batch, World
 
+is_held_out = ONE.is_held_out
 all_combinations = ONE.all_combinations
 seen_combinations = ONE.seen_combinations
 held_out_combinations = ONE.held_out_combinations

@@ -60,9 +60,9 @@ def write_captions(
 
 
 def canonical(attributes: Tensor) -> Tensor:
-    """The same pictures, said from left to right or from above: (B, 5) -> (B, 5)."""
-    relation = attributes[:, 2:3]
-    turned = torch.cat([attributes[:, 3:], relation - 1, attributes[:, :2]], dim=1)
+    """The same pictures, said from left to right or from above: (..., 5) -> (..., 5)."""
+    first, relation, second = attributes.split([2, 1, 2], dim=-1)
+    turned = torch.cat([second, relation - 1, first], dim=-1)
     return torch.where(relation % 2 == 1, turned, attributes)
 
 

@@ -17,14 +17,9 @@ class Batch:
     """Captioned pictures."""
 
     images: Tensor  # (B, 3, 32, 32) in [-1, 1]
-    attributes: Tensor  # (B, A) long: digit, colour, size, position
+    attributes: Tensor  # (B, A) long, in the order of the world's attributes
     captions: list[str]
     mentioned: Tensor  # (B, A) bool: which attributes the caption names
-
-
-def is_held_out(attributes: Tensor) -> Tensor:
-    """(B, A) indices -> (B,) bool: never rendered in training. A fifth of all combinations."""
-    return attributes.sum(dim=-1) % 5 == 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,13 @@ class World:
         """How many pictures a U-Net learns from."""
         return self.effort * POOL
 
+    def is_held_out(self, attributes: Tensor) -> Tensor:
+        """(..., A) indices -> (...) bool: never rendered in training. A fifth of all combinations.
+
+        What shows the same picture, said in another way, is held out with it.
+        """
+        return self.canonical(attributes).sum(dim=-1) % 5 == 0
+
     def all_combinations(self) -> Tensor:
         """Every combination, in order: (800, 4) long in the world of one digit."""
         return torch.cartesian_prod(*(torch.arange(len(v)) for v in self.values))
@@ -52,12 +54,12 @@ class World:
     def seen_combinations(self) -> Tensor:
         """The combinations that training draws from: (640, 4) long in the world of one digit."""
         every = self.all_combinations()
-        return every[~is_held_out(every)]
+        return every[~self.is_held_out(every)]
 
     def held_out_combinations(self) -> Tensor:
         """The combinations that training never draws: (160, 4) long in the world of one digit."""
         every = self.all_combinations()
-        return every[is_held_out(every)]
+        return every[self.is_held_out(every)]
 
     def draw_batch(
         self,

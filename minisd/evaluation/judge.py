@@ -119,18 +119,21 @@ class Judge:
     def read_two(self, images: Tensor) -> Tensor:
         """Pictures of two digits -> (digit, colour, relation, digit, colour): (B, 5) long.
 
-        Read from left to right or from above: the relation is `left of` (0) or `above` (2). Each
-        half is moved to the middle of a black picture and read like a picture of one digit.
+        Read from left to right or from above: the relation is `left of` (0) or `above` (2), or -1
+        where one half shows nothing. Each half is moved to the middle of a black picture and read
+        like a picture of one digit.
         """
         ink = (images.float().clamp(-1, 1) + 1).amax(dim=1)  # (B, H, W)
         across, down = (spread(ink.sum(dim=d)) for d in (1, 2))  # (B,)
         upright = torch.where((down > across)[:, None, None, None], images.mT, images)
-        answers = []
+        answers, shown = [], []
         for half in upright.split(SIZE // 2, dim=-1):  # left and right, or what was above and below
             half = F.pad(half, (SIZE // 4, SIZE // 4), value=-1.0)
             half = torch.where((down > across)[:, None, None, None], half.mT, half)
             answers.append(self(half)[:, :2])
-        relation = torch.where(down > across, 2, 0)[:, None].to(answers[0].device)
+            shown.append((half.amax(dim=(1, 2, 3)) + 1) / 2 > BLANK)
+        relation = torch.where(shown[0] & shown[1], torch.where(down > across, 2, 0), -1)
+        relation = relation[:, None].to(answers[0].device)
         return torch.cat([answers[0], relation, answers[1]], dim=1)
 
     def save(self, path: Path = PATH) -> None:

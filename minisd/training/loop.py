@@ -126,7 +126,7 @@ def train(
     average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step: no GPU waits
     parts = [model, average, *optimizers, *schedules]
     network = repr(getattr(model, "config", None))
-    run = {**asdict(recipe), "seed": seed, "label": label, "network": network}
+    run = {**asdict(recipe), "seed": seed, "stage": label, "network": network}
     start, before = 0, 0.0  # steps, and seconds that they took
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)
@@ -165,8 +165,9 @@ def train(
                 )
             rate = (bar.format_dict["rate"] or 0) * recipe.batch_size
             bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:.0f} pictures/s")
-        if checkpoint and save_now and parallel.rank() == 0:
-            save(step + 1)
+        if save_now:
+            if checkpoint and parallel.rank() == 0:
+                save(step + 1)
             saved = time.monotonic()
     bar.close()
     return average.module.eval()

@@ -41,7 +41,7 @@ def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
 
 
 def random_timesteps(schedule: NoiseSchedule, count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (B,), most often those where signal and noise are about equally strong.
+    """Timesteps (count,), most often those where signal and noise are about equally strong.
 
     Earlier ones leave nothing to decide, later ones nothing to see by. The logarithm of the ratio
     gets a normal weight, as in the logit-normal times of Esser et al. 2024, section 3.1, and each

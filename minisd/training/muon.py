@@ -71,7 +71,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
-    """What Muon is for: all matrices and convolutions but the first and last layers, by shape."""
+    """What Muon is for: all matrices and convolutions, ordered by shape.
+
+    Left out are the embeddings and the first and last convolutions, which meet words, times and
+    pixels.
+    """
     ends = ("embed", "conv_in", "conv_out")
     named = model.named_parameters()
     hidden = [p for name, p in named if p.ndim > 1 and not any(end in name for end in ends)]

@@ -35,9 +35,12 @@ def wait() -> None:
 
 @contextmanager
 def processes(device: torch.device):
-    """Join the other processes, if the launcher started any."""
+    """Join the other processes, if the launcher started any. ValueError if they cannot work so."""
     if launched := "LOCAL_RANK" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "mps" and os.environ["WORLD_SIZE"] != "1":
+            raise ValueError("an Apple GPU trains in one process only; or take --device cpu")
+        gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
     try:
         yield
     finally:

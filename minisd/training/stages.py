@@ -92,7 +92,7 @@ def hard_negatives(size: int, generator: torch.Generator, world: World = data.ON
     digits = [i for i, values in enumerate(world.values) if len(values) == 10]
     for turn, attribute in enumerate(digits):  # where there are two digits, they take turns
         groups[turn :: len(digits), :, attribute] = torch.arange(10)
-    hard = groups[~data.is_held_out(groups)]  # eight of every ten digits are seen
+    hard = groups[~world.is_held_out(groups)]  # eight of every ten digits are seen
     return torch.cat([hard, drawn[len(hard) :]])
 
 
@@ -181,8 +181,8 @@ def train_unet(
 
 
 def cost(checkpoint: Path, recipe: Recipe) -> dict:
-    """What one stage took: pictures, and seconds of training, stops left out."""
-    seconds = torch.load(checkpoint, weights_only=True)["seconds"]
+    """What one stage took: pictures, and seconds in the training loop, stops left out."""
+    seconds = torch.load(checkpoint, map_location="cpu", weights_only=True)["seconds"]
     return {"pictures": recipe.steps * recipe.batch_size, "seconds": round(seconds, 1)}
 
 
@@ -199,11 +199,16 @@ def train_all(
     recipes: {stage: Recipe}, else RECIPES with as many times the steps as the world asks for.
 
     Raises ValueError if `directory` holds a run already and `resume` is not asked for, or the other
-    way round.
+    way round; and if the processes cannot share the batches.
     """
     working = directory / "training"
     if recipes is None:
         recipes = {k: replace(r, steps=world.effort * r.steps) for k, r in RECIPES.items()}
+    for size in (*(recipe.batch_size for recipe in recipes.values()), POOL_BATCH):
+        if size % parallel.count():
+            raise ValueError(
+                f"{parallel.count()} processes cannot share batches of {size}; take 1, 2, 4 or 8"
+            )
     if not resume and directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty; go on with --resume, or choose another --out")
     if resume and not working.exists():
@@ -232,6 +237,6 @@ def train_all(
         pipe.save_pretrained(directory, dtype=torch.float16)
         stages = {name: cost(working / f"{name}.ckpt", recipes[name]) for name in recipes}
         run = {"machine": describe(device), "processes": parallel.count(), "stages": stages}
-        write_json(directory / "training.json", {"seed": seed, **run})
+        write_json(directory / "training.json", {"seed": seed, "world": world.name, **run})
     parallel.wait()
     return StableDiffusion.from_pretrained(directory, device)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minisd.data import RGB, TWO, is_held_out
+from minisd.data import RGB, TWO
 from minisd.data.two import PHRASINGS, say
 from tests.helpers import read_two
 
@@ -46,9 +46,20 @@ def test_the_two_digits_lie_as_the_caption_says_in_their_own_colours(batch):
 def test_a_fifth_of_the_combinations_is_held_out():
     every = TWO.all_combinations()
     assert len(every) == 10 * 8 * 4 * 10 * 8
-    assert is_held_out(every).sum() == len(TWO.held_out_combinations()) == len(every) // 5
+    assert TWO.is_held_out(every).sum() == len(TWO.held_out_combinations()) == len(every) // 5
     drawn = TWO.draw_batch(500, "train", torch.Generator().manual_seed(1)).attributes
-    assert not is_held_out(drawn).any()
+    assert not TWO.is_held_out(drawn).any()
+
+
+def test_what_is_held_out_is_not_trained_on_in_other_words():
+    """`a red three left of a blue seven` is `a blue seven right of a red three`."""
+    same = torch.tensor([[3, 0, 0, 7, 5], [7, 5, 1, 3, 0]])
+    assert torch.equal(*TWO.canonical(same))
+    held_out, seen = (
+        {tuple(c) for c in TWO.canonical(combinations).tolist()}
+        for combinations in (TWO.held_out_combinations(), TWO.seen_combinations())
+    )
+    assert held_out and seen and not held_out & seen
 
 
 def test_the_seed_decides_every_bit(batch):

@@ -3,15 +3,17 @@
 Stubs stand in for the pipeline, so that what is measured is the evaluation itself.
 """
 
+import inspect
 import json
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from minisd import StableDiffusion
 from minisd.data import ATTRIBUTES, TWO, all_combinations, draw_batch, draw_pool, is_held_out
 from minisd.evaluation import Judge, Settings, evaluate, format_table
-from minisd.evaluation.evaluate import evaluate_clip
+from minisd.evaluation.evaluate import binding_and_relation, evaluate_clip
 from tests.helpers import read_caption, read_two
 
 NAMES = ("joint", *ATTRIBUTES)
@@ -57,7 +59,9 @@ def listening(judge):
     return stub, evaluate(
         stub,
         judge,
-        Settings(SAMPLES, steps=7, guidance=2.5, sampler="ddim", pool=1000, lessons=1000),
+        Settings(
+            SAMPLES, steps=7, guidance=2.5, rescale=0.5, sampler="ddim", pool=1000, lessons=1000
+        ),
     )
 
 
@@ -109,6 +113,7 @@ def test_half_of_the_captions_are_seen_and_half_held_out_and_all_are_full(listen
 def test_the_settings_reach_the_pipeline(listening):
     stub, results = listening
     expected = {"num_inference_steps": 7, "guidance_scale": 2.5, "sampler": "ddim"}
+    expected["guidance_rescale"] = 0.5
     assert all(call == expected for call in stub.calls)
     assert results["settings"] == {
         "samples": SAMPLES,
@@ -162,11 +167,13 @@ def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe, judge):
 def test_copies_of_training_pictures_are_found(judge, listening):
     class Thief(Stub):
         def __call__(self, captions, **options):
-            images = next(draw_pool(1000)).images[: len(captions)]
+            images = next(draw_pool(1000, seed=7)).images[: len(captions)]
             return SimpleNamespace(images=(images + 1) / 2)
 
-    stolen = evaluate(Thief(), judge, Settings(samples=40, pool=1000))["copies"]
+    stolen = evaluate(Thief(), judge, Settings(samples=40, pool=1000, trained=7))["copies"]
     assert stolen["drawn"]["rate"] == 1
+    other = evaluate(Thief(), judge, Settings(samples=40, pool=1000))["copies"]
+    assert other["drawn"]["rate"] < 0.05  # the training of another seed saw other pictures
     for copies in (stolen["real"], *listening[1]["copies"].values()):
         assert copies["rate"] < 0.05
 
@@ -175,7 +182,7 @@ def test_a_fresh_reader_learns_from_pictures_that_are_right_and_only_from_them(l
     assert deaf["taught"]["high"] < 0.3 < 0.5 < listening[1]["taught"]["low"]
 
 
-@pytest.mark.parametrize("lessons", [1, 999])
+@pytest.mark.parametrize("lessons", [-5, 1, 999])
 def test_too_few_lessons_are_refused(judge, lessons):
     with pytest.raises(ValueError, match=f"{lessons} pictures teach nobody"):
         evaluate(Stub(), judge, Settings(lessons=lessons))
@@ -252,6 +259,38 @@ def test_binding_and_relation_are_told_apart(judge, drawn, binding, relation):
             assert rate > bound if bound > 0 else rate < -bound, (group, name)
         if drawn != "as asked":
             assert found["joint"]["rate"] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("seen", "right"),
+    [
+        ([3, 0, 0, 7, 5], True),
+        ([3, 0, 2, 7, 5], False),  # one above the other
+        ([7, 5, 0, 3, 0], False),  # places exchanged
+        ([7, 5, 0, 9, 0], False),  # and one digit misread
+        ([3, 0, 0, 9, 5], True),  # in place, and one digit misread
+        ([3, 5, 0, 7, 0], True),  # in place, colours exchanged
+        ([9, 0, 0, 9, 5], True),  # the colours tell
+        ([9, 1, 0, 9, 1], False),  # nothing tells
+        ([3, 0, -1, -1, -1], False),  # one is missing
+    ],
+)
+def test_relation_asks_where_things_are(seen, right):
+    asked = torch.tensor([[3, 0, 0, 7, 5]])
+    assert binding_and_relation(torch.tensor([seen]), asked)["relation"].item() == right
+
+
+def test_two_of_a_kind_have_no_order():
+    twins = torch.tensor([[3, 0, 0, 3, 0]])
+    assert binding_and_relation(twins, twins)["relation"].all()
+
+
+def test_the_pipeline_draws_by_default_what_is_measured_by_default():
+    defaults = inspect.signature(StableDiffusion.__call__).parameters
+    settings = Settings()
+    assert defaults["num_inference_steps"].default == settings.steps
+    assert defaults["guidance_scale"].default == settings.guidance
+    assert defaults["guidance_rescale"].default == settings.rescale
 
 
 def test_lessons_are_for_one_digit_only(judge):

@@ -17,7 +17,7 @@ class Stop(Exception):
     pass
 
 
-def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None):
+def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None, watch=None):
     """Train a tiny network to halve pictures; stop where told, replace the loss where told."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.SiLU(), nn.Conv2d(5, 3, 1))
@@ -31,7 +31,7 @@ def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None):
         return loss * (loss_at or {}).get(step, 1.0)
 
     run.weights = []  # at the start of each step
-    return loop.train(model, loss_of_step, recipe, path, seed, "test").state_dict()
+    return loop.train(model, loss_of_step, recipe, path, seed, "test", watch=watch).state_dict()
 
 
 def read(path):
@@ -106,6 +106,14 @@ def test_the_result_is_the_moving_average_of_the_weights(path):
     for k in result:
         torch.testing.assert_close(result[k], average[k])
         assert not torch.equal(result[k], after[-1][k])
+
+
+def test_the_average_can_be_watched(path):
+    seen = []
+    watch = lambda steps, average: seen.append((steps, copy.deepcopy(average.state_dict())))  # noqa: E731
+    result = run(path, watch=watch)
+    assert [steps for steps, _ in seen] == list(range(1, 13))
+    assert equal(seen[-1][1], result) and not equal(seen[-2][1], result)
 
 
 def test_training_lowers_the_loss(path):

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from minisd.models import CLIP, CLIPConfig, TextConfig, UNet, UNetConfig, VisionConfig
+from minisd.models import (
+    CLIP,
+    Autoencoder,
+    CLIPConfig,
+    TextConfig,
+    UNet,
+    UNetConfig,
+    VisionConfig,
+)
 from minisd.training.muon import Muon, hidden_weights, orthogonalize
 
 
@@ -62,19 +70,21 @@ def test_a_rare_direction_is_learnt_as_fast_as_a_frequent_one():
     assert weight[1, 1] > 0.4
 
 
-def test_first_and_last_layers_are_left_to_adam():
+def test_embeddings_and_the_first_and_last_convolutions_are_left_to_adam():
     unet = UNet(UNetConfig(block_out_channels=(8, 16), norm_num_groups=4, cross_attention_dim=8))
     clip = CLIP(CLIPConfig(TextConfig(40, 39), VisionConfig()))
-    for model in (unet, clip):
+    ends = {"conv_in.weight", "conv_out.weight"}
+    times = {f"time_embedding.linear_{i}.weight" for i in (1, 2)}
+    text, vision = "text_model.embeddings", "vision_model.embeddings"
+    left = {
+        unet: ends | times,
+        Autoencoder(): {f"{half}.{end}" for half in ("encoder", "decoder") for end in ends},
+        clip: {f"{tower}.position_embedding.weight" for tower in (text, vision)}
+        | {f"{text}.token_embedding.weight", f"{vision}.patch_embedding.weight"},
+    }
+    for model, expected in left.items():
         hidden = {id(p) for p in hidden_weights(model)}
-        names = {name for name, p in model.named_parameters() if id(p) in hidden}
-        every = {name for name, p in model.named_parameters() if p.ndim > 1}
-        assert {name.split(".")[0] for name in every - names} <= {
-            "conv_in",
-            "conv_out",
-            "time_embedding",
-            "text_model",
-            "vision_model",
-        }
-        assert len(names) > 0.9 * len(every) - 1
-        assert not [name for name in names if "embedding" in name]
+        named = [(name, p) for name, p in model.named_parameters() if p.ndim > 1]
+        assert {name for name, p in named if id(p) not in hidden} == expected
+        shapes = [tuple(p.shape) for p in hidden_weights(model)]
+        assert shapes == sorted(shapes)  # equal ones side by side

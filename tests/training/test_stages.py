@@ -1,5 +1,6 @@
 """All three stages, tiny and short: from nothing to a pipeline, whether they are killed or not."""
 
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,30 @@ def test_training_writes_a_pipeline_that_draws(whole):
         "elephant"
     ]
     assert checkpoints(whole).keys() == {"autoencoder.ckpt", "clip.ckpt", "unet.ckpt"}
+
+
+def test_the_run_says_what_it_cost(whole):
+    run = json.loads((whole / "training.json").read_text())
+    assert run["seed"] == 0 and run["world"] == "one digit" and run["processes"] == 1
+    assert set(run["stages"]) == set(stages.RECIPES) and "cores" in run["machine"]
+    for cost in run["stages"].values():
+        assert cost["pictures"] == 64 and 0 < cost["seconds"] < 60
+
+
+def test_the_harder_world_is_trained_by_the_same_code(tmp_path, recipes):
+    stages.train_all(tmp_path / "two", recipes=recipes, world=stages.data.TWO)
+    pipe = StableDiffusion.from_pretrained(tmp_path / "two")
+    prompt = "a red three left of a blue seven"
+    assert not pipe.tokenizer.unknown_words(prompt)
+    assert pipe(prompt, num_inference_steps=2, output_type="pt").images.shape == (1, 3, 32, 32)
+    assert json.loads((tmp_path / "two" / "training.json").read_text())["world"] == "two digits"
+
+
+def test_processes_that_cannot_share_the_batches_are_refused(tmp_path, recipes, monkeypatch):
+    monkeypatch.setattr(stages.parallel, "count", lambda: 3)
+    with pytest.raises(ValueError, match="3 processes cannot share batches of 16; take 1, 2, 4"):
+        stages.train_all(tmp_path / "three", recipes=recipes)
+    assert not (tmp_path / "three").exists()
 
 
 def test_the_scale_of_the_latents_is_measured_not_copied(whole):
@@ -154,6 +179,17 @@ def test_hard_negatives_are_seen_combinations_in_groups_that_differ_in_the_digit
         assert (groups[:, :, 1:] == groups[:, :1, 1:]).all()
         assert all(len(group[:, 0].unique()) == 8 for group in groups)
         assert len(batch[96:].unique(dim=0)) > 24  # the rest is drawn at random
+
+
+def test_hard_negatives_take_turns_where_there_are_two_digits():
+    world = stages.data.TWO
+    batch = stages.hard_negatives(128, torch.Generator().manual_seed(0), world)
+    assert not world.is_held_out(batch).any()
+    groups = batch[:96].unflatten(0, (12, 8))
+    for turn, digit in ((0, 0), (1, 3)):
+        others = [i for i in range(5) if i != digit]
+        assert (groups[turn::2, :, others] == groups[turn::2, :1, others]).all()
+        assert all(len(group[:, digit].unique()) == 8 for group in groups[turn::2])
 
 
 @pytest.mark.parametrize("size", [1, 10, 33, 64])
