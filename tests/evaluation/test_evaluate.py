@@ -119,9 +119,11 @@ def test_the_settings_reach_the_pipeline(listening):
         "samples": SAMPLES,
         "steps": 7,
         "guidance": 2.5,
+        "rescale": 0.5,
         "sampler": "ddim",
         "seed": 0,
         "pool": 1000,
+        "trained": 0,
         "lessons": 1000,
     }
 
