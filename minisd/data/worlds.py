@@ -94,7 +94,7 @@ class World:
     def draw_pool(
         self, count: int | None = None, seed: int = 0, device: str | torch.device = "cpu"
     ) -> Iterator[Batch]:
-        """The pictures that a U-Net learns from, or the first `count`; the seed decides."""
+        """The pictures that a U-Net learns from, or the first `count` in whole batches of 512."""
         generator, count = torch.Generator().manual_seed(seed), count or self.pool_size
         for start in range(0, count, POOL_BATCH):
             yield self.draw_batch(min(POOL_BATCH, count - start), "train", generator, device)
