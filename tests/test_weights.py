@@ -1,6 +1,6 @@
 """The shipped checkpoint does what the README says, on a small sample; the full numbers are there.
 
-Bounds are the promised rates less three standard errors of the sample at hand.
+Bounds are the promised rates less about three standard errors of the sample at hand.
 """
 
 import shlex
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import results
 from minisd import StableDiffusion, data
 from minisd.evaluation import Judge, psnr
 from minisd.evaluation.evaluate import evaluate_autoencoder, evaluate_clip
@@ -40,6 +41,10 @@ def draw(pipe, prompts, seed=0):
 
 def test_the_weights_are_small():
     assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 16e6
+
+
+def test_the_readme_says_what_was_measured():
+    assert results.text(ROOT / "data") in (ROOT / "README.md").read_text()
 
 
 def test_make_demo_draws_what_it_says(pipe, judge):
