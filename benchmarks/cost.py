@@ -23,6 +23,8 @@ from minisd.training import autoencoder_loss, clip_loss, denoising_loss, paralle
 from minisd.training.muon import hidden_weights
 from minisd.training.stages import RECIPES
 
+from .results import table
+
 SIZE = 16  # pictures of the batch that is counted
 
 
@@ -59,7 +61,7 @@ def rate(work: Callable[[], object], amount: float, seconds: float = 2.0) -> flo
         work()
         times += 1
     mine = torch.tensor([times * amount / (time.perf_counter() - began)])
-    return parallel.gather(mine).sum().item() if parallel.count() > 1 else mine.item()
+    return parallel.gather(mine).sum().item()
 
 
 def losses(pipe: StableDiffusion) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
@@ -88,24 +90,24 @@ def main() -> None:
     run = json.loads((WEIGHTS / "training.json").read_text())
     print(f"limits of {describe(torch.device('cpu'))}:", end=" ")
     print(f"{arithmetic / 1e9:.0f} GFLOP/s, {memory / 1e9:.0f} GB/s\n")
-    print("| stage | weights | a picture | kept a picture | Muon a step | all | time | GFLOP/s |")
-    print("|---" * 8 + "|")
+    rows = []
     for name, (model, loss) in losses(StableDiffusion.from_pretrained()).items():
         picture, kept = flops_and_bytes(model, loss)
         step, cost = muon_flops(model), run["stages"][name]
         total = cost["pictures"] * picture + RECIPES[name].steps * step
         speed = total / cost["seconds"]
-        cells = [
-            name,
-            f"{parameter_count(model) / 1e6:.2f} M",
-            f"{picture / 1e6:.0f} MFLOP",
-            f"{kept / 1e6:.1f} MB",
-            f"{step / 1e9:.2f} GFLOP",
-            f"{total / 1e12:.1f} TFLOP",
-            f"{cost['seconds']:.0f} s",
-            f"{speed / 1e9:.0f} ({speed / arithmetic:.0%} of the limit)",
-        ]
-        print("| " + " | ".join(cells) + " |")
+        cells = {
+            "stage": name,
+            "weights": f"{parameter_count(model) / 1e6:.2f} M",
+            "a picture": f"{picture / 1e6:.0f} MFLOP",
+            "kept a picture": f"{kept / 1e6:.1f} MB",
+            "Muon a step": f"{step / 1e9:.2f} GFLOP",
+            "all": f"{total / 1e12:.1f} TFLOP",
+            "time": f"{cost['seconds']:.0f} s",
+            "GFLOP/s": f"{speed / 1e9:.0f} ({speed / arithmetic:.0%} of the limit)",
+        }
+        rows.append(list(cells.values()))
+    print("\n".join(table(list(cells), rows)))
 
 
 if __name__ == "__main__":

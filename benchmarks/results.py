@@ -10,18 +10,15 @@ import sys
 from pathlib import Path
 
 from minisd.data import ATTRIBUTES
+from minisd.evaluation.evaluate import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results: written by benchmarks/results.py -->", "<!-- end of results -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
 
 
-def percent(cell: dict) -> str:
-    low, high = 100 * cell["low"], 100 * cell["high"]
-    return f"{100 * cell['rate']:.1f} [{low:.1f}, {high:.1f}]"
-
-
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 

@@ -16,9 +16,11 @@ import torch
 from minisd import StableDiffusion, data, plots
 from minisd.diffusion import SAMPLERS
 from minisd.evaluation import Judge, Settings, frechet_distance
-from minisd.evaluation.evaluate import cycle, draw, rate
+from minisd.evaluation.evaluate import cycle, draw, percent, rate
 from minisd.machine import describe, pick_device
 from minisd.pipeline import WEIGHTS
+
+from .results import table
 
 HERE = Path(__file__).resolve().parent
 STEPS = (1, 2, 4, 6, 8, 10, 20, 50)
@@ -35,15 +37,11 @@ def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
 
 
 def markdown(cells: dict) -> str:
-    lines = ["| steps | " + " | ".join(cells) + " |", "|---" * (len(cells) + 1) + "|"]
-    for steps in STEPS:
-        row = []
-        for cell in (cells[sampler][str(steps)] for sampler in cells):
-            low, high = 100 * cell["joint"]["low"], 100 * cell["joint"]["high"]
-            rate = 100 * cell["joint"]["rate"]
-            row.append(f"{rate:.1f} [{low:.1f}, {high:.1f}], {cell['frechet']:.1f}")
-        lines.append(f"| {steps} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
+    rows = []
+    for steps in map(str, STEPS):
+        row = (column[steps] for column in cells.values())
+        rows.append([steps, *(f"{percent(c['joint'])}, {c['frechet']:.1f}" for c in row)])
+    return "\n".join(table(["steps", *cells], rows))
 
 
 def figure(cells: dict):

@@ -10,11 +10,9 @@ import warnings
 from pathlib import Path
 
 import torch
-import torch.distributed.run
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from . import StableDiffusion, data, plots
+from .checkpoint import read_json
 from .evaluation import Judge, Settings, evaluate, format_table
 from .machine import describe, pick_device
 from .pipeline import WEIGHTS
@@ -72,12 +70,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def launch(processes: int, arguments: list[str]) -> None:
-    """Run the same command in several processes, by PyTorch's own launcher (torchrun)."""
+def launch(processes: int, arguments: list[str]) -> int:
+    """Run the same command in several processes, by PyTorch's own launcher; its exit code."""
+    from torch.distributed import run as torchrun  # only here: it costs every start 0.2 s
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process tells
     launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
-    torch.distributed.run.main([*launcher, *arguments])
+    try:
+        torchrun.main([*launcher, *arguments])
+    except ChildFailedError:  # which has told why
+        return 1
+    except SignalException as signal:
+        raise KeyboardInterrupt from signal
+    return 0
 
 
 def run_train(o: argparse.Namespace) -> None:
@@ -127,7 +135,7 @@ def run_evaluate(o: argparse.Namespace) -> None:
         o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     world, training = data.WORLDS[o.scenes], o.weights / "training.json"
-    run = json.loads(training.read_text()) if training.exists() else {}
+    run = read_json(training) if training.exists() else {}
     if run.get("world", world.name) != world.name:
         raise ValueError(f"{o.weights} learnt from pictures of {run['world']}; change --scenes")
     settings = Settings(
@@ -167,15 +175,12 @@ def main(arguments: list[str] | None = None) -> int:
     run = {"train": run_train, "sample": run_sample, "evaluate": run_evaluate}[options.command]
     try:
         if getattr(options, "processes", 1) > 1 and "LOCAL_RANK" not in os.environ:
-            launch(options.processes, arguments)
-        else:
-            run(options)
+            return launch(options.processes, arguments)
+        run(options)
     except (ValueError, OSError) as error:
         tell(f"error: {error}")
         return 1
-    except ChildFailedError:  # which has told why
-        return 1
-    except (KeyboardInterrupt, SignalException):
+    except KeyboardInterrupt:
         tell("stopped; a training run goes on with --resume")
         return 130
     return 0

@@ -235,6 +235,11 @@ def evaluate(
     return results
 
 
+def percent(cell: dict) -> str:
+    """A rate with its interval, e.g. 95.8 [94.4, 96.9]."""
+    return f"{100 * cell['rate']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+
+
 def format_table(results: dict) -> str:
     """The results as a table for the terminal."""
     names = list(results["seen"]["drawn"])
@@ -249,11 +254,7 @@ def format_table(results: dict) -> str:
         rows.append(("CLIP zero-shot", results["zero_shot"]))
     lines = [f"{'% right [95% interval]':24}" + "".join(f"{n:>20}" for n in names)]
     for label, row in rows:
-        cells = (
-            f"{100 * c['rate']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]"
-            for c in (row[n] for n in names)
-        )
-        lines.append(f"{label:24}" + "".join(f"{c:>20}" for c in cells))
+        lines.append(f"{label:24}" + "".join(f"{percent(row[n]):>20}" for n in names))
     frechet = results["frechet"]
     lines += [
         "",

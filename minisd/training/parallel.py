@@ -57,6 +57,8 @@ def part(whole: Tensor) -> Tensor:
 
 def gather(mine: Tensor) -> Tensor:
     """The parts of all processes (B / processes, ...) -> the whole batch (B, ...)."""
+    if count() == 1:
+        return mine
     parts = [torch.empty_like(mine) for _ in range(count())]
     dist.all_gather(parts, mine)
     return torch.cat(parts)
