@@ -261,10 +261,10 @@ def first(points: list[dict]) -> dict | None:
 def figure(seeds: dict[str, dict]):
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for i, run in enumerate(seeds.values()):
-        for colour, (name, points) in zip(("C0", "C1", "C2"), run["curves"].items(), strict=True):
+        for j, (name, points) in enumerate(run["curves"].items()):
             minutes = [point["seconds"] / 60 for point in points]
             joint = [100 * point["joint"]["rate"] for point in points]
-            axis.plot(minutes, joint, color=colour, marker="o", ms=3, label="" if i else name)
+            axis.plot(minutes, joint, color=f"C{j}", marker="o", ms=3, label="" if i else name)
     axis.axhline(100 * GOAL, color="gray", lw=0.8, ls="--")
     axis.set(xlabel="minutes from nothing", ylabel="all four right, %", ylim=(0, 100))
     axis.legend()
@@ -284,11 +284,21 @@ def main() -> None:
     wanted = cycle(data.all_combinations(), o.samples, 0)
     captions = [data.say(combination) for combination in wanted.tolist()]
 
+    path = HERE / "time_to_quality.json"
+    seeds = read_json(path)["seeds"] if path.exists() else {}
+    run = seeds[str(o.seed)] = {"machine": describe(device), "reached": {}, "curves": {}}
+
+    def keep(name: str, points: list[dict]) -> None:
+        run["curves"][name], run["reached"][name] = points, first(points)
+        write_json(path, {"goal": GOAL, "samples": o.samples, "seeds": dict(sorted(seeds.items()))})
+        plots.save(figure(seeds), HERE / "time_to_quality.png")
+
     print(f"minisd, seed {o.seed}")
     watch = Watch(judge, wanted, o.every)
     with tempfile.TemporaryDirectory() as folder:
         borrowed = minisd(watch, o.seed, device, Path(folder), captions)
-    limit, curves = watch.points[-1]["seconds"], {"minisd": watch.points}
+    keep("minisd", watch.points)
+    limit = watch.points[-1]["seconds"]
     for name, arm, condition in (
         ("diffusers, text", text, (captions, borrowed)),
         ("diffusers, classes", classes, (wanted,)),
@@ -297,14 +307,7 @@ def main() -> None:
         torch.manual_seed(o.seed)
         watch = Watch(judge, wanted, o.every, limit)
         arm(watch, o.seed, device, *condition)
-        curves[name] = watch.points
-
-    path = HERE / "time_to_quality.json"
-    seeds = read_json(path)["seeds"] if path.exists() else {}
-    reached = {name: first(points) for name, points in curves.items()}
-    seeds[str(o.seed)] = {"machine": describe(device), "reached": reached, "curves": curves}
-    write_json(path, {"goal": GOAL, "samples": o.samples, "seeds": dict(sorted(seeds.items()))})
-    plots.save(figure(seeds), HERE / "time_to_quality.png")
+        keep(name, watch.points)
 
 
 if __name__ == "__main__":

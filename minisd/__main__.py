@@ -30,6 +30,12 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def at_least_one(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m minisd",
@@ -42,7 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     train.add_argument("--out", type=Path, default=Path("runs/minisd"), help="(%(default)s)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    train.add_argument("--processes", type=int, default=1, metavar="N", help=PROCESSES)
+    train.add_argument("--processes", type=at_least_one, default=1, metavar="N", help=PROCESSES)
     sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")

@@ -202,6 +202,7 @@ def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weigh
         ("sample", "--seed", "-1", "a red seven"),
         ("sample", "--seed", str(2**64), "a red seven"),
         ("train", "--seed", str(2**64)),
+        ("train", "--processes", "0"),
         ("evaluate", "--samples", "many"),
         ("draw", "a red seven"),
         (),
