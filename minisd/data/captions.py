@@ -46,6 +46,13 @@ def say(combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False
     return " ".join(phrasing.format(a=a, thing=thing, place=where).split()).lstrip(", ")
 
 
+def near(attributes: Tensor) -> Tensor:
+    """What is hardest to tell from each: the same with every digit. (B, 4) -> (B, 10, 4)."""
+    groups = attributes[:, None].repeat(1, 10, 1)
+    groups[..., 0] = torch.arange(10)
+    return groups
+
+
 def write_captions(
     attributes: Tensor, generator: torch.Generator | None = None, complete: float = COMPLETE
 ) -> tuple[list[str], Tensor]:

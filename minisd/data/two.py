@@ -66,6 +66,22 @@ def canonical(attributes: Tensor) -> Tensor:
     return torch.where(relation % 2 == 1, turned, attributes)
 
 
+def near(attributes: Tensor) -> Tensor:
+    """What is hardest to tell from each: (B, 5) -> (B, 28, 5).
+
+    Every first digit, every second digit; and, digits or colours exchanged or not, beside one
+    another or not, the eight ways to arrange the same four. Who need not tell these apart learns
+    which words a caption has and not how they belong together: Yuksekgonul et al. 2023, "When and
+    why vision-language models behave like bags-of-words, and what to do about it?"
+    """
+    firsts, seconds = (attributes[:, None].repeat(1, 10, 1) for _ in range(2))
+    firsts[..., 0] = seconds[..., 3] = torch.arange(10)
+    ways = torch.stack([attributes, attributes[:, [3, 1, 2, 0, 4]]], dim=1)  # digits exchanged
+    ways = torch.cat([ways, ways[..., [0, 4, 2, 3, 1]]], dim=1)  # colours exchanged
+    turned = (ways + torch.tensor([0, 0, 2, 0, 0])) % torch.tensor([len(v) for v in VALUES])
+    return torch.cat([firsts, seconds, ways, turned], dim=1)
+
+
 def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
     """Attributes (B, 5) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device."""
     device = attributes.device

@@ -32,6 +32,7 @@ class World:
     say: Callable[..., str]
     write_captions: Callable[..., tuple[list[str], Tensor]]
     render: Callable[..., Tensor]
+    near: Callable[[Tensor], Tensor]  # (B, A) -> (B, k, A): what is hardest to tell from each
     canonical: Callable[[Tensor], Tensor] = lambda attributes: attributes  # what a reader answers
     effort: int = 1  # how many times as long training takes, from as many times the pictures
 
@@ -107,6 +108,7 @@ ONE = World(
     captions.say,
     captions.write_captions,
     scenes.render,
+    captions.near,
 )
 TWO = World(
     "two digits",
@@ -115,6 +117,7 @@ TWO = World(
     two.say,
     two.write_captions,
     two.render,
+    two.near,
     two.canonical,
     effort=3,
 )

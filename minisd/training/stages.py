@@ -81,18 +81,16 @@ def measure_scale(model: Autoencoder, seed: int, device, world: World = data.ONE
 
 
 def hard_negatives(size: int, generator: torch.Generator, world: World = data.ONE) -> Tensor:
-    """Combinations (size, A), three quarters of them in groups that share all but one digit.
+    """Combinations (size, A), about three quarters of them in groups that are hard to tell apart.
 
-    The digit is what CLIP learns last; where nothing else tells the pictures of a group apart, it
-    has to look at it. The other quarter is drawn at random and teaches everything else.
+    The pictures of a group share all but a digit, which is what CLIP learns last: where nothing
+    else tells them apart, it has to look at it. The rest is random and teaches everything else.
     """
     seen = world.seen_combinations()
     drawn = seen[torch.randint(len(seen), (size,), generator=generator)]
-    groups = drawn[: size * 3 // 32, None].repeat(1, 10, 1)  # (groups, 10, A)
-    digits = [i for i, values in enumerate(world.values) if len(values) == 10]
-    for turn, attribute in enumerate(digits):  # where there are two digits, they take turns
-        groups[turn :: len(digits), :, attribute] = torch.arange(10)
-    hard = groups[~world.is_held_out(groups)]  # eight of every ten digits are seen
+    groups = world.near(drawn)  # (size, k, A)
+    count = size * 15 // (16 * groups.shape[1])  # so many, as a fifth of each will be held out
+    hard = groups[:count][~world.is_held_out(groups[:count])]
     return torch.cat([hard, drawn[len(hard) :]])
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minisd.data import RGB, TWO
-from minisd.data.two import PHRASINGS, say
+from minisd.data.two import PHRASINGS, near, say
 from tests.helpers import read_two
 
 
@@ -41,6 +41,19 @@ def test_the_two_digits_lie_as_the_caption_says_in_their_own_colours(batch):
             nearest = (torch.nn.functional.normalize(mean, dim=1) @ palette.T).argmax(dim=1)
             right = (nearest == batch.attributes[here, column]).float().mean()
             assert right > 0.95, (relation, column)
+
+
+def test_what_is_near_has_another_digit_or_another_arrangement():
+    (group,) = near(torch.tensor([[3, 0, 0, 7, 5]]))
+    said = [say(combination) for combination in group.tolist()]
+    assert said[:2] == ["a red zero left of a blue seven", "a red one left of a blue seven"]
+    assert said[10:12] == ["a red three left of a blue zero", "a red three left of a blue one"]
+    assert sorted(said[20:]) == sorted(
+        f"a {a} {x} {relation} a {b} {y}"
+        for a, b in (("red", "blue"), ("blue", "red"))
+        for x, y in (("three", "seven"), ("seven", "three"))
+        for relation in ("left of", "above")
+    )
 
 
 def test_a_fifth_of_the_combinations_is_held_out():
