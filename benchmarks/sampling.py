@@ -56,7 +56,10 @@ def figure(cells: dict):
         axis.set_xticks(STEPS, STEPS, minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
+    ticks = (10, 15, 20, 30, 60, 120)
     axes[1].set_yscale("log")
+    axes[1].set_yticks(ticks, ticks)
+    axes[1].minorticks_off()
     axes[0].legend()
     return figure
 
