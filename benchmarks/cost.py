@@ -7,7 +7,6 @@ training.json there; the limits (a large matrix product, a copy of memory) are m
 processes at once.
 """
 
-import json
 import time
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minisd import StableDiffusion, data
+from minisd.checkpoint import read_json
 from minisd.machine import describe
 from minisd.models import parameter_count
 from minisd.pipeline import WEIGHTS
@@ -87,7 +87,7 @@ def main() -> None:
         first = parallel.rank() == 0
     if not first:
         return
-    run = json.loads((WEIGHTS / "training.json").read_text())
+    run = read_json(WEIGHTS / "training.json")
     print(f"limits of {describe(torch.device('cpu'))}:", end=" ")
     print(f"{arithmetic / 1e9:.0f} GFLOP/s, {memory / 1e9:.0f} GB/s\n")
     rows = []

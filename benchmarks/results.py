@@ -5,10 +5,10 @@ python -m benchmarks.results --check    # exit 1 if the README says something el
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from minisd.checkpoint import read_json
 from minisd.data import ATTRIBUTES
 from minisd.evaluation.evaluate import percent
 
@@ -71,8 +71,8 @@ def time(run: dict) -> list[str]:
 
 
 def text(folder: Path) -> str:
-    results = json.loads((folder / "evaluation.json").read_text())
-    run = json.loads((folder / "weights" / "training.json").read_text())
+    results = read_json(folder / "evaluation.json")
+    run = read_json(folder / "weights" / "training.json")
     s = results["settings"]
     processes = f"{run['processes']} process{'es' if run['processes'] > 1 else ''}"
     lines = [

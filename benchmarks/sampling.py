@@ -6,7 +6,6 @@ Every cell draws the same captions from the same seed. Writes sampling.json and 
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from minisd import StableDiffusion, data, plots
+from minisd.checkpoint import write_json
 from minisd.diffusion import SAMPLERS
 from minisd.evaluation import Judge, Settings, frechet_distance
 from minisd.evaluation.evaluate import cycle, draw, percent, rate
@@ -46,6 +46,9 @@ def markdown(cells: dict) -> str:
 
 def figure(cells: dict):
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    ticks = (10, 15, 20, 30, 60, 120)
+    axes[1].set_yscale("log")
+    axes[1].set_yticks(ticks, ticks)
     for sampler, column in cells.items():
         joint = [100 * column[str(steps)]["joint"]["rate"] for steps in STEPS]
         frechet = [column[str(steps)]["frechet"] for steps in STEPS]
@@ -56,10 +59,6 @@ def figure(cells: dict):
         axis.set_xticks(STEPS, STEPS, minor=False)
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    ticks = (10, 15, 20, 30, 60, 120)
-    axes[1].set_yscale("log")
-    axes[1].set_yticks(ticks, ticks)
-    axes[1].minorticks_off()
     axes[0].legend()
     return figure
 
@@ -88,7 +87,7 @@ def main() -> None:
             )
             print(f" Frechet {cell['frechet']:7.1f}, {cell['seconds']:.3f} s a picture")
     about = {"machine": describe(device), "samples": o.samples, "guidance": o.guidance}
-    (HERE / "sampling.json").write_text(json.dumps({**about, "cells": cells}, indent=2) + "\n")
+    write_json(HERE / "sampling.json", {**about, "cells": cells})
     plots.save(figure(cells), HERE / "sampling.png")
     print("\njoint accuracy in % [95% interval], Frechet distance\n\n" + markdown(cells))
 

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minisd import StableDiffusion, data, plots
 from minisd.checkpoint import read_json, write_json
 from minisd.diffusion import NoiseSchedule
-from minisd.evaluation import Judge
+from minisd.evaluation import Judge, Settings
 from minisd.evaluation.evaluate import cycle, rate
 from minisd.machine import describe, mixed_precision, pick_device
 from minisd.models import UNet
@@ -121,13 +121,13 @@ def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -
 
 
 @torch.no_grad()
-def ddim(predict, scheduler, conditions: torch.Tensor, steps: int = 10) -> torch.Tensor:
-    """Pictures (B, 3, 32, 32) by diffusers' DDIM from pure noise; predict(x, t, conditions) -> eps.
+def ddim(predict, scheduler, conditions: torch.Tensor) -> torch.Tensor:
+    """Pictures (B, 3, 32, 32) by diffusers' DDIM from pure noise, in as many steps as ours.
 
-    In as many steps as ours.
+    predict(x, t, conditions) -> eps.
     """
     sampler = diffusers.DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
-    sampler.set_timesteps(steps)
+    sampler.set_timesteps(Settings.steps)
     generator, pictures = torch.Generator().manual_seed(0), []
     for part in conditions.split(50):
         x = torch.randn(len(part), 3, 32, 32, generator=generator).to(part.device)
@@ -219,9 +219,11 @@ def text(watch: Watch, seed: int, device, captions: list[str], borrowed: dict) -
         pairs = zip(batch.captions, dropped, strict=True)
         return (encode(["" if drop else caption for caption, drop in pairs]),)
 
+    nothing = encode([""])  # (1, L, D)
+
     def guided(x, t, context):
-        nothing = encode([""]).expand(len(x), -1, -1)
-        empty, prompt = model(torch.cat([x, x]), t, torch.cat([nothing, context])).chunk(2)
+        both = torch.cat([nothing.expand_as(context), context])
+        empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
         return empty + 4 * (prompt - empty)
 
     def draw() -> torch.Tensor:
@@ -286,11 +288,12 @@ def main() -> None:
 
     path = HERE / "time_to_quality.json"
     seeds = read_json(path)["seeds"] if path.exists() else {}
-    run = seeds[str(o.seed)] = {"machine": describe(device), "reached": {}, "curves": {}}
+    about = {"machine": describe(device), "samples": o.samples}
+    run = seeds[str(o.seed)] = {**about, "reached": {}, "curves": {}}
 
     def keep(name: str, points: list[dict]) -> None:
         run["curves"][name], run["reached"][name] = points, first(points)
-        write_json(path, {"goal": GOAL, "samples": o.samples, "seeds": dict(sorted(seeds.items()))})
+        write_json(path, {"goal": GOAL, "seeds": dict(sorted(seeds.items()))})
         plots.save(figure(seeds), HERE / "time_to_quality.png")
 
     print(f"minisd, seed {o.seed}")

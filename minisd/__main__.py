@@ -31,6 +31,7 @@ def seed(text: str) -> int:
 
 
 def at_least_one(text: str) -> int:
+    """How many, where none is no answer."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return int(text)

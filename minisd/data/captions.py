@@ -46,10 +46,10 @@ def say(combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False
     return " ".join(phrasing.format(a=a, thing=thing, place=where).split()).lstrip(", ")
 
 
-def near(attributes: Tensor) -> Tensor:
-    """What is hardest to tell from each: the same with every digit. (B, 4) -> (B, 10, 4)."""
-    groups = attributes[:, None].repeat(1, 10, 1)
-    groups[..., 0] = torch.arange(10)
+def every_digit(attributes: Tensor, column: int = 0) -> Tensor:
+    """Each combination with every digit in that column: (B, A) -> (B, 10, A)."""
+    groups = attributes[:, None].repeat(1, len(DIGITS), 1)
+    groups[..., column] = torch.arange(len(DIGITS))
     return groups
 
 

@@ -6,7 +6,7 @@ A combination is five indices: first digit, first colour, relation, second digit
 import torch
 from torch import Tensor
 
-from .captions import COLOURS, COMPLETE, DIGITS, NUMERAL
+from .captions import COLOURS, COMPLETE, DIGITS, NUMERAL, every_digit
 from .scenes import RGB, SHIFT, STRETCH, TURN, handwriting, place
 
 RELATIONS = ("left of", "right of", "above", "below")
@@ -74,12 +74,12 @@ def near(attributes: Tensor) -> Tensor:
     which words a caption has and not how they belong together: Yuksekgonul et al. 2023, "When and
     why vision-language models behave like bags-of-words, and what to do about it?"
     """
-    firsts, seconds = (attributes[:, None].repeat(1, 10, 1) for _ in range(2))
-    firsts[..., 0] = seconds[..., 3] = torch.arange(10)
+    digits = [every_digit(attributes, column) for column in (0, 3)]  # (B, 10, 5) each
     ways = torch.stack([attributes, attributes[:, [3, 1, 2, 0, 4]]], dim=1)  # digits exchanged
     ways = torch.cat([ways, ways[..., [0, 4, 2, 3, 1]]], dim=1)  # colours exchanged
-    turned = (ways + torch.tensor([0, 0, 2, 0, 0])) % torch.tensor([len(v) for v in VALUES])
-    return torch.cat([firsts, seconds, ways, turned], dim=1)
+    upright = ways.clone()  # (B, 4, 5), as ways
+    upright[..., 2] = (ways[..., 2] + 2) % 4  # above instead of left of, and so on
+    return torch.cat([*digits, ways, upright], dim=1)
 
 
 def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:

@@ -108,7 +108,7 @@ ONE = World(
     captions.say,
     captions.write_captions,
     scenes.render,
-    captions.near,
+    captions.every_digit,
 )
 TWO = World(
     "two digits",

@@ -83,8 +83,9 @@ def measure_scale(model: Autoencoder, seed: int, device, world: World = data.ONE
 def hard_negatives(size: int, generator: torch.Generator, world: World = data.ONE) -> Tensor:
     """Combinations (size, A), about three quarters of them in groups that are hard to tell apart.
 
-    The pictures of a group share all but a digit, which is what CLIP learns last: where nothing
-    else tells them apart, it has to look at it. The rest is random and teaches everything else.
+    The digit, and of two digits their arrangement, is what CLIP learns last: where nothing else
+    tells the pictures of a group apart, it has to look at it. The rest of the batch is random and
+    teaches everything else.
     """
     seen = world.seen_combinations()
     drawn = seen[torch.randint(len(seen), (size,), generator=generator)]

@@ -186,6 +186,8 @@ def test_hard_negatives_of_two_digits_are_seen_ones_of_few_groups():
     assert batch.shape == (128, 5) and not data.TWO.is_held_out(batch).any()
     hard = batch[:80]
     assert len(hard[:, [1, 4]].sort(dim=1).values.unique(dim=0)) <= 4  # colours of four groups
+    exchanged = {tuple(c) for c in hard[:, [0, 4, 2, 3, 1]].tolist()}  # colours, that is
+    assert sum(tuple(c) in exchanged for c in hard.tolist()) >= 16
     assert len(batch[112:].unique(dim=0)) > 12
 
 
