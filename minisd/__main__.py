@@ -84,6 +84,8 @@ def launch(processes: int, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    for name in ("MMAP", "TRIM"):  # glibc keeps freed memory for the next step, up to a gigabyte
+        os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(2**30))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process tells
     launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
     try:

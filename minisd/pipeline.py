@@ -87,7 +87,7 @@ class StableDiffusion:
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
-        guidance_rescale: float = 0.75,
+        guidance_rescale: float = 0.9,
         sampler: str | None = None,
         progress: bool = False,
     ) -> Output:

@@ -28,6 +28,7 @@ import torch
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = r"<\|startoftext\|>|<\|endoftext\|>"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # last: punctuation, emoji, ...
+SPECIALS, CHUNKS, WORDS = map(regex.compile, (f"({SPECIAL})", f"{SPECIAL}|{WORD}", WORD))
 
 
 def byte_symbols() -> dict[int, str]:
@@ -59,14 +60,14 @@ def split_words(text: str) -> list[str]:
 def split_once(text: str) -> tuple[str, ...]:
     """What split_words does, remembered."""
     words: list[str] = []
-    for part in regex.split(f"({SPECIAL})", text):
+    for part in SPECIALS.split(text):
         if part in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
             words.append(part)
             continue
         part = unicodedata.normalize("NFC", part)  # e and an accent become one character
-        part = "".join(char.lower() for char in part)  # one by one, or a final sigma would differ
-        for chunk in regex.findall(f"{SPECIAL}|{WORD}", part):  # "<|ENDOFTEXT|>" is one chunk here,
-            words += regex.findall(WORD, chunk)  # and three words here: so does transformers
+        part = "".join(map(str.lower, part))  # one by one, or a final sigma would differ
+        for chunk in CHUNKS.findall(part):  # "<|ENDOFTEXT|>" is one chunk here,
+            words += WORDS.findall(chunk)  # and three words here: so does transformers
     return tuple(words)
 
 
@@ -187,11 +188,9 @@ class Tokenizer:
     def __call__(self, texts: str | list[str]) -> torch.LongTensor:
         """B texts -> (B, L) ids: start, tokens, end, padded with end. What is too long is cut."""
         texts = [texts] if isinstance(texts, str) else texts
-        ids = torch.full((len(texts), self.max_length), self.end_id)  # (B, L)
-        for row, text in zip(ids, texts):
-            kept = [self.start_id, *self.encode(text)[: self.max_length - 2]]
-            row[: len(kept)] = torch.tensor(kept)
-        return ids
+        rows = [[self.start_id, *self.encode(text)[: self.max_length - 2]] for text in texts]
+        padded = [row + [self.end_id] * (self.max_length - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long).view(-1, self.max_length)  # (B, L)
 
     def cut(self, text: str) -> str:
         """The tail of `text` that `__call__` cuts off, decoded; "" if all of it fits."""

@@ -71,15 +71,16 @@ def place(glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor) -> Tenso
     scale (B,): picture pixels per pixel of the handwriting; angle (B,) in radians; centre (B, 2):
     where it comes to lie, in pixels (x, y) from the picture's centre.
     """
-    # affine_grid asks where each output pixel comes from: rotate and scale about the centre,
-    # in coordinates where each picture spans [-1, 1].
+    # Each output pixel asks where it comes from: rotate and scale about the centre, in coordinates
+    # where each picture spans [-1, 1].
     zoom = SIZE / 28 / scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
     fine = SIZE * SUPERSAMPLE
+    along = (torch.arange(fine, device=glyphs.device) + 0.5) * (2 / fine) - 1  # pixels' middles
+    pixels = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)  # (2, 64 * 64)
     with torch.autocast(glyphs.device.type, enabled=False):  # a pixel's place needs all 32 bits
-        move = -turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 1)
-        where = torch.cat([turn, move], dim=-1)  # (B, 2, 3)
-        grid = F.affine_grid(where, [len(glyphs), 1, fine, fine], align_corners=False)
+        where = turn @ pixels - turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 64 * 64)
+        grid = where.unflatten(-1, (fine, fine)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
         grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
     return F.avg_pool2d(grey, SUPERSAMPLE)

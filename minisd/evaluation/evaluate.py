@@ -23,7 +23,7 @@ class Settings:
     samples: int = 2000  # half of them of seen combinations, half of held-out ones
     steps: int = 10
     guidance: float = 3.0
-    rescale: float = 0.75
+    rescale: float = 0.9
     sampler: str | None = None  # the checkpoint's own
     seed: int = 0
     pool: int | None = None  # training pictures that are searched for copies, if not all

@@ -26,9 +26,9 @@ class Recipe:
 
     steps: int
     batch_size: int
-    learning_rate: float = 1e-3  # at the top of the one-cycle schedule
-    warmup: float = 0.05  # the share of the steps in which the rate rises
-    ema_decay: float = 0.999  # the average looks back over about 1 / (1 - decay) steps
+    learning_rate: float = 1e-3  # at the top: it rises in a straight line, and falls so to the end
+    warmup: float = 0.05  # the share of the steps in which it rises
+    ema_decay: float = 0.95  # the average looks back over about 1 / (1 - decay) steps
     weight_decay: float = 0.01
 
 
@@ -118,6 +118,7 @@ def train(
             recipe.learning_rate,
             total_steps=recipe.steps + 1,
             pct_start=recipe.warmup,
+            anneal_strategy="linear",
             cycle_momentum=False,
         )
         for optimizer in optimizers

@@ -29,9 +29,9 @@ from .loop import Recipe, generator_for, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 
 RECIPES = {
-    "autoencoder": Recipe(steps=700, batch_size=32, learning_rate=3e-3, ema_decay=0.98),
-    "clip": Recipe(steps=900, batch_size=128, learning_rate=2e-3, ema_decay=0.98, weight_decay=0.1),
-    "unet": Recipe(steps=1600, batch_size=64, learning_rate=3e-3, ema_decay=0.997),
+    "autoencoder": Recipe(steps=500, batch_size=32, learning_rate=3e-3),
+    "clip": Recipe(steps=950, batch_size=128, learning_rate=2e-3, weight_decay=0.1),
+    "unet": Recipe(steps=1250, batch_size=64, learning_rate=5e-3),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included

@@ -118,11 +118,12 @@ def test_two_processes_find_the_gradients_of_one(one, two):
 
 
 def test_two_processes_end_with_the_weights_of_one(one, two):
-    """As a whole: a bias before a norm has no gradient but rounding, which Adam makes large."""
+    """All but the biases: one before a norm has no gradient but rounding, which Adam makes large."""
     for model, expected in weights(one).items():
         found = weights(two)[model]
-        a, b = (torch.cat([w[k].flatten() for k in expected]) for w in (found, expected))
-        assert (a - b).norm() < 2e-4 * b.norm(), model
+        names = [name for name, weight in expected.items() if weight.ndim > 1]
+        a, b = (torch.cat([w[name].flatten() for name in names]) for w in (found, expected))
+        assert (a - b).norm() < 1e-5 * b.norm(), model
 
 
 def test_one_process_writes_the_run(two):
