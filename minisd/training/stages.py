@@ -31,7 +31,7 @@ from .losses import autoencoder_loss, clip_loss, denoising_loss
 RECIPES = {
     "autoencoder": Recipe(steps=500, batch_size=32, learning_rate=3e-3),
     "clip": Recipe(steps=950, batch_size=128, learning_rate=2e-3, weight_decay=0.1),
-    "unet": Recipe(steps=1250, batch_size=64, learning_rate=5e-3),
+    "unet": Recipe(steps=1350, batch_size=64, learning_rate=5e-3),
 }
 
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included

@@ -118,7 +118,7 @@ def test_two_processes_find_the_gradients_of_one(one, two):
 
 
 def test_two_processes_end_with_the_weights_of_one(one, two):
-    """All but the biases: one before a norm has no gradient but rounding, which Adam makes large."""
+    """But for the biases: before a norm they have no gradient but rounding, which Adam enlarges."""
     for model, expected in weights(one).items():
         found = weights(two)[model]
         names = [name for name, weight in expected.items() if weight.ndim > 1]
