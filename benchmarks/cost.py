@@ -23,7 +23,7 @@ from minisd.training import autoencoder_loss, clip_loss, denoising_loss, paralle
 from minisd.training.muon import hidden_weights
 from minisd.training.stages import RECIPES
 
-from .results import table
+from .results import STAGES, table
 
 SIZE = 16  # pictures of the batch that is counted
 
@@ -97,7 +97,7 @@ def main() -> None:
         total = cost["pictures"] * picture + RECIPES[name].steps * step
         speed = total / cost["seconds"]
         cells = {
-            "stage": name,
+            "stage": STAGES[name],
             "weights": f"{parameter_count(model) / 1e6:.2f} M",
             "a picture": f"{picture / 1e6:.0f} MFLOP",
             "kept a picture": f"{kept / 1e6:.1f} MB",
