@@ -6,7 +6,7 @@ from functools import cache, partial
 import torch
 
 from minisd import StableDiffusion
-from minisd.data import scenes
+from minisd.data import scenes, worlds
 from minisd.diffusion import NoiseSchedule
 from minisd.models import (
     CLIP,
@@ -116,9 +116,9 @@ def shrink(stages, set_attribute=setattr) -> dict:
         "TextConfig": partial(TextConfig, **TOWER),
         "VisionConfig": partial(VisionConfig, **TOWER),
         "UNetConfig": lambda: TINY_UNET,
-        "encode_pool": partial(stages.encode_pool, count=500),
     }
     for name, value in small.items():
         set_attribute(stages, name, value)
     set_attribute(scenes, "SUPERSAMPLE", 1)
+    set_attribute(worlds, "POOL", 500)
     return {name: Recipe(steps=4, batch_size=16) for name in stages.RECIPES}

@@ -50,11 +50,12 @@ def handwriting(digit: Tensor, chance: Tensor, split: str) -> Tensor:
 def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
     """Attributes (B, 4) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device.
 
-    Handwriting, shift, scale and angle are drawn with `generator`, which lives on that device.
+    Handwriting, shift, scale and angle are drawn with `generator`, a CPU one: every device renders
+    the same pictures.
     """
     device = attributes.device
     digit, colour, size, position = attributes.unbind(dim=-1)
-    chance = torch.rand(len(attributes), 5, device=device, generator=generator)
+    chance = torch.rand(len(attributes), 5, generator=generator).to(device)
     glyphs = handwriting(digit, chance[:, 0], split)  # (B, 28, 28)
 
     spread = 2 * chance[:, 1:] - 1  # (B, 4) in [-1, 1]

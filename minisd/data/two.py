@@ -83,9 +83,12 @@ def near(attributes: Tensor) -> Tensor:
 
 
 def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
-    """Attributes (B, 5) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device."""
+    """Attributes (B, 5) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device.
+
+    The generator is a CPU one.
+    """
     device = attributes.device
-    chance = torch.rand(len(attributes), 2, 5, device=device, generator=generator)
+    chance = torch.rand(len(attributes), 2, 5, generator=generator).to(device)
     side = OFFSET * torch.tensor(SIDE, device=device)[attributes[:, 2]]  # (B, 2)
     light = torch.zeros(len(attributes), 3, 1, 1, device=device)
     for i, centre in enumerate((side, -side)):

@@ -88,17 +88,17 @@ class World:
             raise ValueError(f"{len(attributes)} combinations do not fit a batch of {size}")
         texts, mentioned = self.write_captions(attributes, generator, complete)
         seed = torch.randint(2**62, (), generator=generator).item()
-        on_device = torch.Generator(device).manual_seed(seed)
-        images = self.render(attributes.to(device), split, on_device)
+        pictures = torch.Generator().manual_seed(seed)
+        images = self.render(attributes.to(device), split, pictures)
         return Batch(images, attributes.to(device), texts, mentioned.to(device))
 
     def draw_pool(
         self, count: int | None = None, seed: int = 0, device: str | torch.device = "cpu"
     ) -> Iterator[Batch]:
-        """The pictures that a U-Net learns from, or the first `count` in whole batches of 512."""
-        generator, count = torch.Generator().manual_seed(seed), count or self.pool_size
-        for start in range(0, count, POOL_BATCH):
-            yield self.draw_batch(min(POOL_BATCH, count - start), "train", generator, device)
+        """The pictures that a U-Net learns from, or the first whole batches that hold `count`."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(0, count or self.pool_size, POOL_BATCH):
+            yield self.draw_batch(POOL_BATCH, "train", generator, device)
 
 
 ONE = World(

@@ -130,16 +130,16 @@ def encode_pool(
     seed: int,
     device,
     world: World = data.ONE,
-    count: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The world's pool, or `count` of it: latents (count, 4, H, W) and contexts (count, L, D).
+    """The world's pool of N captioned pictures: latents (N, 4, H, W) and contexts (N, L, D).
 
     They are encoded once and noised again and again. The latents are the encoder's means: its own
     noise made the decoder robust, and would only blur what the U-Net is to learn.
     """
     latents, contexts = [], []
-    pool, batches = world.draw_pool(count, seed, device), (count or world.pool_size) / POOL_BATCH
-    for batch in progress(pool, "3/3 encoding", math.ceil(batches), unit="batch"):
+    pool = world.draw_pool(seed=seed, device=device)
+    batches = math.ceil(world.pool_size / POOL_BATCH)
+    for batch in progress(pool, "3/3 encoding", batches, unit="batch"):
         ids = tokenizer(batch.captions).to(device)
         with mixed_precision(device), parallel.shared(autoencoder.encoder, text_encoder):
             mean = autoencoder.encode(batch.images).mean
