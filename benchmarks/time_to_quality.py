@@ -2,17 +2,19 @@
 
     python -m benchmarks.time_to_quality --seed 0     # then 1, 2, ...: each joins the others
 
-Every arm starts cold and gets the seconds that ours takes for all three stages; looking at it is
-not counted. Beside minisd stands what one would take from the ecosystem instead, on the same
-pictures, with the hyperparameters that it is published with:
+Every arm starts from nothing and gets the seconds that ours takes for all three stages; imports and
+looking are not counted. Beside minisd stands what one would take from the ecosystem instead, on the
+same pictures, with the hyperparameters that it is published with:
 
 - text: diffusers' UNet2DConditionModel on pixels, with our text encoder (whose training counts);
   AdamW at 1e-4 after a warm-up of 500 steps, batches of 16, as in diffusers' train_text_to_image;
+  guidance 7.5, as in its pipeline for text, for which one caption in ten is left out;
 - classes: its UNet2DModel on pixels, each attribute an embedding of 4 channels beside the colours;
   Adam at 1e-3, batches of 128, squared-cosine noise: unit 2 of the Hugging Face diffusion course.
 
-All three run in one process and in the same precision. The moving average of the weights and
-guidance's rescaling are part of our recipe and not of theirs.
+All three run in one process and in the same precision, and are looked at after as many DDIM steps;
+the others once more in 50 steps at the end. The moving average of the weights and guidance's
+rescaling are part of our recipe and not of theirs.
 
 Writes time_to_quality.json and .png here, and keeps the seeds that are there. Needs the `test`
 extra.
@@ -41,6 +43,8 @@ from minisd.models import UNet
 from minisd.training import stages
 from minisd.training.loop import generator_for, repeat_bits
 
+from .cost import muon_flops
+
 HERE = Path(__file__).resolve().parent
 GOAL = 0.95
 BLOCKS = {"block_out_channels": (32, 64, 64), "norm_num_groups": 16}
@@ -59,26 +63,33 @@ class Watch:
     def seconds(self) -> float:
         return time.monotonic() - self.began
 
-    def look(self, pictures: int, draw, flops: float, last: bool = False) -> bool:
-        """draw() -> pictures in [-1, 1], asked for if it is time. True when the time is over."""
+    def joint(self, pictures: torch.Tensor) -> dict:
+        """The share that shows all that was wanted."""
+        return rate((self.judge(pictures).cpu() == self.wanted).all(dim=1))
+
+    def look(self, spent: dict, draw, last: bool = False) -> bool:
+        """draw() -> pictures in [-1, 1], asked for if it is time. True when the time is over.
+
+        spent: {"pictures": seen in training so far, "flops": that this took}.
+        """
         now = self.seconds()
         over = last or now >= self.limit
         if now >= self.next or over:
-            right = (self.judge(draw()).cpu() == self.wanted).all(dim=1)
-            point = {"seconds": round(now, 1), "pictures": pictures, "flops": flops}
-            self.points.append(point | {"joint": rate(right)})
-            print(f"  {now:6.0f} s {pictures:8,} pictures  {right.float().mean():.1%}", flush=True)
+            joint = self.joint(draw())
+            self.points.append({"seconds": round(now, 1), **spent, "joint": joint})
+            seen = f"{spent['pictures']:8,} pictures"
+            print(f"  {now:6.0f} s {seen}  {joint['rate']:.1%}", flush=True)
             took = self.seconds() - now
             self.next = now + max(self.every, 3 * took)
             self.began += took  # the clock stood still
         return over
 
 
-def training_flops(model: nn.Module, *inputs) -> int:
-    """For one picture: forward, and twice as much back."""
+def forward_flops(model: nn.Module, *inputs) -> int:
+    """For a picture going forward; training takes twice as much to go back."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(*inputs)
-    return 3 * counter.get_total_flops()
+    return counter.get_total_flops()
 
 
 def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -> dict:
@@ -86,48 +97,55 @@ def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -
     recipes, schedule = stages.RECIPES, NoiseSchedule()
     tokenizer = stages.train_tokenizer()
     clip = stages.train_clip(folder, seed, device, recipes["clip"], tokenizer)
-    borrowed = {"tokenizer": tokenizer, "text": clip.text_model, "seconds": watch.seconds()}
+    text, seconds = clip.text_model, watch.seconds()
     autoencoder = stages.train_autoencoder(folder, seed, device, recipes["autoencoder"])
 
     one = data.draw_batch(1, "train", torch.Generator().manual_seed(0), device)
     ids = tokenizer(one.captions).to(device)
-    unet = UNet().to(device)
-    x, t, context = torch.zeros(1, 4, 8, 8), torch.zeros(1).long(), torch.zeros(1, 16, 128)
-    a_picture = {
-        "clip": training_flops(clip, one.images, ids),
-        "autoencoder": training_flops(autoencoder, one.images),
-        "unet": training_flops(unet, x.to(device), t.to(device), context.to(device)),
-    }
-    batch = {name: recipe.batch_size for name, recipe in recipes.items()}
-    total = {name: a_picture[name] * recipes[name].steps * batch[name] for name in recipes}
-    borrowed["flops"] = total["clip"]
+    latents, t = torch.zeros(1, 4, 8, 8, device=device), torch.zeros(1, device=device).long()
+    a_step = {}
+    for name, network, inputs in (
+        ("clip", clip, (one.images, ids)),
+        ("autoencoder", autoencoder, (one.images,)),
+        ("unet", UNet().to(device), (latents, t, text(ids))),
+    ):
+        a_picture = 3 * forward_flops(network, *inputs)
+        a_step[name] = a_picture * recipes[name].batch_size + muon_flops(network)
+    encoding = forward_flops(autoencoder.encoder, one.images) + forward_flops(text, ids)
+
+    def spent(**steps: int) -> dict:
+        pictures = sum(count * recipes[name].batch_size for name, count in steps.items())
+        flops = sum(count * a_step[name] for name, count in steps.items())
+        return {"pictures": pictures, "flops": flops}
 
     def look(step: int, average: nn.Module) -> None:
-        flops = total["clip"] + total["autoencoder"] + a_picture["unet"] * step * batch["unet"]
+        steps = {name: recipes[name].steps for name in ("clip", "autoencoder")}
+        total = spent(**steps, unet=step)
+        total["flops"] += data.ONE.pool_size * encoding
 
         def draw() -> torch.Tensor:
-            parts = (tokenizer, clip.text_model, average.eval(), autoencoder, schedule)
-            noise = torch.Generator().manual_seed(0)
-            drawn = StableDiffusion(*parts)(captions, generator=noise, output_type="pt")
-            return drawn.images * 2 - 1
+            pipe = StableDiffusion(tokenizer, text, average.eval(), autoencoder, schedule)
+            noise, steps = torch.Generator().manual_seed(0), Settings.steps
+            options = {"num_inference_steps": steps, "generator": noise, "output_type": "pt"}
+            return 2 * pipe(captions, **options).images - 1
 
-        watch.look(step * batch["unet"], draw, flops, last=step == recipes["unet"].steps)
+        watch.look(total, draw, last=step == recipes["unet"].steps)
 
-    recipe, text = recipes["unet"], clip.text_model
     stages.train_unet(
-        folder, seed, device, recipe, tokenizer, text, autoencoder, schedule, watch=look
+        folder, seed, device, recipes["unet"], tokenizer, text, autoencoder, schedule, watch=look
     )
-    return borrowed
+    trained = spent(clip=recipes["clip"].steps)
+    return {"tokenizer": tokenizer, "text": text, "seconds": seconds, "spent": trained}
 
 
 @torch.no_grad()
-def ddim(predict, scheduler, conditions: torch.Tensor) -> torch.Tensor:
-    """Pictures (B, 3, 32, 32) by diffusers' DDIM from pure noise, in as many steps as ours.
+def ddim(predict, scheduler, conditions: torch.Tensor, steps: int) -> torch.Tensor:
+    """Pictures (B, 3, 32, 32) by diffusers' DDIM from pure noise.
 
     predict(x, t, conditions) -> eps.
     """
     sampler = diffusers.DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
-    sampler.set_timesteps(Settings.steps)
+    sampler.set_timesteps(steps)
     generator, pictures = torch.Generator().manual_seed(0), []
     for part in conditions.split(50):
         x = torch.randn(len(part), 3, 32, 32, generator=generator).to(part.device)
@@ -203,7 +221,8 @@ class WithClasses(nn.Module):
         return self.unet(torch.cat([x, channels], dim=1), t).sample
 
 
-def text(watch: Watch, seed: int, device, captions: list[str], borrowed: dict) -> None:
+def text(watch: Watch, seed: int, device, captions: list[str], borrowed: dict) -> dict:
+    """Returns what it reaches in 50 steps."""
     watch.began -= borrowed["seconds"]  # the text encoder had to be trained, too
     tokenizer, encoder = borrowed["tokenizer"], borrowed["text"]
     model, scheduler = WithText().to(device), diffusers.DDPMScheduler(1000)
@@ -224,35 +243,38 @@ def text(watch: Watch, seed: int, device, captions: list[str], borrowed: dict) -
     def guided(x, t, context):
         both = torch.cat([nothing.expand_as(context), context])
         empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
-        return empty + 4 * (prompt - empty)
+        return empty + 7.5 * (prompt - empty)
 
-    def draw() -> torch.Tensor:
-        return ddim(guided, scheduler, encode(captions))
+    def draw(steps: int = Settings.steps) -> torch.Tensor:
+        return ddim(guided, scheduler, encode(captions), steps)
 
     x, context = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, 16, 128, device=device)
-    one = training_flops(model, x, torch.zeros(1, device=device), context)
-    arguments = (model, optimizer, rates, scheduler, 16, condition)
+    one = 3 * forward_flops(model, x, torch.zeros(1, device=device), context)
+    one += forward_flops(encoder, tokenizer(captions[:1]).to(device))
+    arguments, before = (model, optimizer, rates, scheduler, 16, condition), borrowed["spent"]
     for pictures in train_on_pixels(seed, device, *arguments):
-        if watch.look(pictures, draw, borrowed["flops"] + one * pictures):
-            return
+        flops = before["flops"] + one * pictures
+        if watch.look({"pictures": before["pictures"] + pictures, "flops": flops}, draw):
+            return watch.joint(draw(50))
 
 
-def classes(watch: Watch, seed: int, device, wanted: torch.Tensor) -> None:
+def classes(watch: Watch, seed: int, device, wanted: torch.Tensor) -> dict:
+    """Returns what it reaches in 50 steps."""
     model = WithClasses().to(device)
     scheduler = diffusers.DDPMScheduler(1000, beta_schedule="squaredcos_cap_v2")
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
-    def draw() -> torch.Tensor:
-        return ddim(model, scheduler, wanted.to(device))
+    def draw(steps: int = Settings.steps) -> torch.Tensor:
+        return ddim(model, scheduler, wanted.to(device), steps)
 
     x = torch.zeros(1, 3, 32, 32, device=device)
-    one = training_flops(model, x, torch.zeros(1, device=device), wanted[:1].to(device))
+    one = 3 * forward_flops(model, x, torch.zeros(1, device=device), wanted[:1].to(device))
     condition = lambda batch, _: (batch.attributes,)  # noqa: E731
     arguments = (model, optimizer, rates, scheduler, 128, condition)
     for pictures in train_on_pixels(seed, device, *arguments):
-        if watch.look(pictures, draw, one * pictures):
-            return
+        if watch.look({"pictures": pictures, "flops": one * pictures}, draw):
+            return watch.joint(draw(50))
 
 
 def first(points: list[dict]) -> dict | None:
@@ -281,18 +303,20 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="pictures a look (%(default)s)")
     parser.add_argument("--device", default="auto")
     o = parser.parse_args()
-    device, judge = pick_device(o.device), Judge.load()
+    device = pick_device(o.device)
+    judge = Judge.load(device=device)
     repeat_bits()
     wanted = cycle(data.all_combinations(), o.samples, 0)
     captions = [data.say(combination) for combination in wanted.tolist()]
 
     path = HERE / "time_to_quality.json"
-    seeds = read_json(path)["seeds"] if path.exists() else {}
     about = {"machine": describe(device), "samples": o.samples}
-    run = seeds[str(o.seed)] = {**about, "reached": {}, "curves": {}}
+    run = {**about, "reached": {}, "curves": {}, "in 50 steps": {}}
 
     def keep(name: str, points: list[dict]) -> None:
         run["curves"][name], run["reached"][name] = points, first(points)
+        seeds = read_json(path)["seeds"] if path.exists() else {}  # others may be at work, too
+        seeds[str(o.seed)] = run
         write_json(path, {"goal": GOAL, "seeds": dict(sorted(seeds.items()))})
         plots.save(figure(seeds), HERE / "time_to_quality.png")
 
@@ -309,7 +333,7 @@ def main() -> None:
         print(f"{name}, seed {o.seed}")
         torch.manual_seed(o.seed)
         watch = Watch(judge, wanted, o.every, limit)
-        arm(watch, o.seed, device, *condition)
+        run["in 50 steps"][name] = arm(watch, o.seed, device, *condition)
         keep(name, watch.points)
 
 
