@@ -103,6 +103,7 @@ def main() -> None:
             "kept a picture": f"{kept / 1e6:.1f} MB",
             "Muon a step": f"{step / 1e9:.2f} GFLOP",
             "all": f"{total / 1e12:.1f} TFLOP",
+            "to memory and back": f"{2 * kept * cost['pictures'] / memory:.0f} s",
             "time": f"{cost['seconds']:.0f} s",
             "GFLOP/s": f"{speed / 1e9:.0f} ({speed / arithmetic:.0%} of the limit)",
         }

@@ -1,7 +1,7 @@
-"""Write the README's results from the JSON that training and evaluation left in data/.
+"""Write the READMEs' results from the JSON that training and evaluation left.
 
-python -m benchmarks.results            # rewrites the part of README.md between its two marks
-python -m benchmarks.results --check    # exit 1 if the README says something else
+python -m benchmarks.results            # rewrites what stands between the two marks
+python -m benchmarks.results --check    # exit 1 if a README says something else
 """
 
 import argparse
@@ -9,10 +9,16 @@ import sys
 from pathlib import Path
 
 from minisd.checkpoint import read_json
-from minisd.data import ATTRIBUTES
-from minisd.evaluation.evaluate import percent
+from minisd.evaluation.evaluate import accuracy, percent
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = {  # which README: what was measured, how it was trained
+    ROOT / "README.md": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
+    ROOT / "benchmarks/README.md": (
+        ROOT / "benchmarks/two/evaluation.json",
+        ROOT / "benchmarks/two/training.json",
+    ),
+}
 BEGIN, END = "<!-- results: written by benchmarks/results.py -->", "<!-- end of results -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
 
@@ -21,19 +27,6 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """The lines of a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def accuracy(results: dict) -> list[str]:
-    rows = {
-        "seen, drawn": results["seen"]["drawn"],
-        "seen, real renders": results["seen"]["real"],
-        "held out, drawn": results["held_out"]["drawn"],
-        "held out, real renders": results["held_out"]["real"],
-        "autoencoder keeps (of what the judge read right)": results["autoencoder"]["kept"],
-        "CLIP zero-shot, among the captions of all 800 combinations": results["zero_shot"],
-    }
-    names = ["joint", *ATTRIBUTES]
-    return table(["", *names], [[k, *(percent(row[n]) for n in names)] for k, row in rows.items()])
 
 
 def quality(results: dict) -> list[str]:
@@ -70,17 +63,18 @@ def time(run: dict) -> list[str]:
     return table(["stage", "pictures", "time"], rows)
 
 
-def text(folder: Path) -> str:
-    results = read_json(folder / "evaluation.json")
-    run = read_json(folder / "weights" / "training.json")
+def text(evaluation: Path, training: Path) -> str:
+    results, run = read_json(evaluation), read_json(training)
+    head, *rows = accuracy(results)
     s = results["settings"]
     processes = f"{run['processes']} process{'es' if run['processes'] > 1 else ''}"
     lines = [
         f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}.",
-        "Percent right, with Wilson 95% intervals.",
+        "Intervals are Wilson's. The autoencoder keeps so much of what the judge read right; CLIP",
+        "chooses among the captions of all combinations.",
         f"Measured in {results['seconds']:.0f} s on {results['machine']}.",
         "",
-        *accuracy(results),
+        *table(head, rows),
         "",
         *quality(results),
         "",
@@ -91,22 +85,26 @@ def text(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
-    check = parser.parse_args().check
-    readme = ROOT / "README.md"
+def page(readme: Path) -> str:
+    """The README as it should be; ValueError if it lacks the marks."""
     before, _, rest = readme.read_text().partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        print(f"{readme} lacks the marks {BEGIN} and {END}", file=sys.stderr)
-        return 1
-    new = f"{before}{BEGIN}\n\n{text(ROOT / 'data')}\n\n{END}{after}"
-    if check:
-        return int(new != readme.read_text())
-    readme.write_text(new)
-    return 0
+        raise ValueError(f"{readme} lacks the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{text(*PAGES[readme])}\n\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, only compare")
+    check = parser.parse_args().check
+    for readme in PAGES:
+        new = page(readme)
+        if not check:
+            readme.write_text(new)
+        elif new != readme.read_text():
+            sys.exit(f"{readme} is not what was measured; run: python -m benchmarks.results")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,7 +15,7 @@ from . import StableDiffusion, data, plots
 from .checkpoint import read_json
 from .evaluation import Judge, Settings, evaluate, format_table
 from .machine import describe, pick_device
-from .pipeline import WEIGHTS
+from .pipeline import STEPS, WEIGHTS
 from .training import parallel, train_all
 
 SCENES = "how many digits a picture has (%(default)s)"
@@ -57,11 +57,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
     measure.add_argument("--lessons", type=int, default=0, metavar="N", help=LESSONS)
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    for command, steps in ((sample, STEPS), (measure, Settings.steps)):
+        command.add_argument("--steps", type=int, default=steps, help="of sampling (%(default)s)")
     for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
-        command.add_argument(
-            "--steps", type=int, default=Settings.steps, help="sampling steps (%(default)s)"
-        )
         command.add_argument(
             "--guidance", type=float, default=Settings.guidance, help="scale (%(default)s)"
         )

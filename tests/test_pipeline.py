@@ -1,6 +1,8 @@
 """The pipeline: prompt in, pictures out, every bit of it decided by the generator."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 from minisd import StableDiffusion
 from minisd.diffusion import SAMPLERS
+from minisd.pipeline import STEPS
 
 PROMPTS = ["a red seven", "a small blue one at the top left"]
 
@@ -185,3 +188,17 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path, exists):
     with pytest.raises(ValueError, match="holds no checkpoint") as error:
         StableDiffusion.from_pretrained(directory)
     assert str(directory) in str(error.value)
+
+
+def test_the_default_is_the_fewest_steps_that_lose_under_a_point():
+    """Of joint accuracy or of Frechet distance, against the best that DDIM reaches."""
+    file = Path(__file__).parents[1] / "benchmarks" / "sampling.json"
+    cells = json.loads(file.read_text())["cells"]["ddim"]
+    best = max(cell["joint"]["rate"] for cell in cells.values())
+    nearest = min(cell["frechet"] for cell in cells.values())
+    enough = [
+        int(steps)
+        for steps, cell in cells.items()
+        if cell["joint"]["rate"] > best - 0.01 and cell["frechet"] < nearest + 1
+    ]
+    assert min(enough) == STEPS

@@ -13,7 +13,7 @@ from benchmarks import results
 from minisd import StableDiffusion, data
 from minisd.evaluation import Judge, psnr
 from minisd.evaluation.evaluate import evaluate_autoencoder, evaluate_clip
-from minisd.pipeline import WEIGHTS
+from minisd.pipeline import STEPS, WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,8 +43,9 @@ def test_the_weights_are_small():
     assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 16e6
 
 
-def test_the_readme_says_what_was_measured():
-    assert results.text(ROOT / "data") in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("readme", results.PAGES, ids=lambda path: path.parent.name)
+def test_the_readmes_say_what_was_measured(readme):
+    assert readme.read_text() == results.page(readme)
 
 
 def test_make_demo_draws_what_it_says(pipe, judge):
@@ -106,7 +107,7 @@ def test_the_prompt_reaches_the_unet_through_cross_attention(pipe):
     caption = "a large red seven at the top left"
     with cross_attention_maps(pipe.unet) as maps:
         draw(pipe, [caption])
-    assert len(maps) == 7 and all(len(calls) == 10 for calls in maps.values())
+    assert len(maps) == 7 and all(len(calls) == STEPS for calls in maps.values())
     final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][5]  # (2, heads, 64, 16)
     assert final.shape == (2, 4, 64, 16)
     torch.testing.assert_close(final.sum(dim=-1), torch.ones(2, 4, 64))

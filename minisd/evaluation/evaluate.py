@@ -21,7 +21,7 @@ class Settings:
     """How the pictures are drawn that are judged."""
 
     samples: int = 2000  # half of them of seen combinations, half of held-out ones
-    steps: int = 10
+    steps: int = 10  # those of the published table; the pipeline's own are fewer
     guidance: float = 3.0
     rescale: float = 0.9
     sampler: str | None = None  # the checkpoint's own
@@ -240,21 +240,25 @@ def percent(cell: dict) -> str:
     return f"{100 * cell['rate']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
 
+def accuracy(results: dict) -> list[list[str]]:
+    """The rates as rows of text, the first of them the head."""
+    rows = {
+        "seen, drawn": results["seen"]["drawn"],
+        "seen, real renders": results["seen"]["real"],
+        "held out, drawn": results["held_out"]["drawn"],
+        "held out, real renders": results["held_out"]["real"],
+        "autoencoder keeps": results["autoencoder"]["kept"],
+    }
+    if "zero_shot" in results:
+        rows["CLIP zero-shot"] = results["zero_shot"]
+    names = list(results["seen"]["drawn"])
+    head = ["% right [95% interval]", *names]
+    return [head, *([label, *(percent(row[n]) for n in names)] for label, row in rows.items())]
+
+
 def format_table(results: dict) -> str:
     """The results as a table for the terminal."""
-    names = list(results["seen"]["drawn"])
-    rows = [
-        ("seen, drawn", results["seen"]["drawn"]),
-        ("seen, real renders", results["seen"]["real"]),
-        ("held out, drawn", results["held_out"]["drawn"]),
-        ("held out, real renders", results["held_out"]["real"]),
-        ("autoencoder keeps", results["autoencoder"]["kept"]),
-    ]
-    if "zero_shot" in results:
-        rows.append(("CLIP zero-shot", results["zero_shot"]))
-    lines = [f"{'% right [95% interval]':24}" + "".join(f"{n:>20}" for n in names)]
-    for label, row in rows:
-        lines.append(f"{label:24}" + "".join(f"{percent(row[n]):>20}" for n in names))
+    lines = [f"{row[0]:24}" + "".join(f"{c:>20}" for c in row[1:]) for row in accuracy(results)]
     frechet = results["frechet"]
     lines += [
         "",

