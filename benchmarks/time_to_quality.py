@@ -290,7 +290,9 @@ def figure(seeds: dict[str, dict]):
             joint = [100 * point["joint"]["rate"] for point in points]
             axis.plot(minutes, joint, color=f"C{j}", marker="o", ms=3, label="" if i else name)
     axis.axhline(100 * GOAL, color="gray", lw=0.8, ls="--")
-    axis.set(xlabel="minutes from nothing", ylabel="all four right, %", ylim=(0, 100))
+    axis.set(
+        xlabel="minutes from nothing", ylabel="all four right, %", xlim=(0, None), ylim=(-3, 103)
+    )
     axis.legend()
     axis.grid(alpha=0.3)
     return figure
