@@ -99,7 +99,10 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     check = parser.parse_args().check
     for readme in PAGES:
-        new = page(readme)
+        try:
+            new = page(readme)
+        except ValueError as error:
+            sys.exit(str(error))
         if not check:
             readme.write_text(new)
         elif new != readme.read_text():

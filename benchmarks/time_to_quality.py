@@ -86,10 +86,15 @@ class Watch:
 
 
 def forward_flops(model: nn.Module, *inputs) -> int:
-    """For a picture going forward; training takes twice as much to go back."""
+    """For one picture."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(*inputs)
     return counter.get_total_flops()
+
+
+def training_flops(model: nn.Module, *inputs) -> int:
+    """For one picture: forward, and twice as much back."""
+    return 3 * forward_flops(model, *inputs)
 
 
 def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -> dict:
@@ -109,9 +114,10 @@ def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -
         ("autoencoder", autoencoder, (one.images,)),
         ("unet", UNet().to(device), (latents, t, text(ids))),
     ):
-        a_picture = 3 * forward_flops(network, *inputs)
+        a_picture = training_flops(network, *inputs)
         a_step[name] = a_picture * recipes[name].batch_size + muon_flops(network)
     encoding = forward_flops(autoencoder.encoder, one.images) + forward_flops(text, ids)
+    before = {name: recipes[name].steps for name in ("clip", "autoencoder")}
 
     def spent(**steps: int) -> dict:
         pictures = sum(count * recipes[name].batch_size for name, count in steps.items())
@@ -119,14 +125,13 @@ def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -
         return {"pictures": pictures, "flops": flops}
 
     def look(step: int, average: nn.Module) -> None:
-        steps = {name: recipes[name].steps for name in ("clip", "autoencoder")}
-        total = spent(**steps, unet=step)
+        total = spent(**before, unet=step)
         total["flops"] += data.ONE.pool_size * encoding
 
         def draw() -> torch.Tensor:
             pipe = StableDiffusion(tokenizer, text, average.eval(), autoencoder, schedule)
-            noise, steps = torch.Generator().manual_seed(0), Settings.steps
-            options = {"num_inference_steps": steps, "generator": noise, "output_type": "pt"}
+            options = {"num_inference_steps": Settings.steps, "output_type": "pt"}
+            options["generator"] = torch.Generator().manual_seed(0)
             return 2 * pipe(captions, **options).images - 1
 
         watch.look(total, draw, last=step == recipes["unet"].steps)
@@ -249,7 +254,7 @@ def text(watch: Watch, seed: int, device, captions: list[str], borrowed: dict) -
         return ddim(guided, scheduler, encode(captions), steps)
 
     x, context = torch.zeros(1, 3, 32, 32, device=device), torch.zeros(1, 16, 128, device=device)
-    one = 3 * forward_flops(model, x, torch.zeros(1, device=device), context)
+    one = training_flops(model, x, torch.zeros(1, device=device), context)
     one += forward_flops(encoder, tokenizer(captions[:1]).to(device))
     arguments, before = (model, optimizer, rates, scheduler, 16, condition), borrowed["spent"]
     for pictures in train_on_pixels(seed, device, *arguments):
@@ -269,7 +274,7 @@ def classes(watch: Watch, seed: int, device, wanted: torch.Tensor) -> dict:
         return ddim(model, scheduler, wanted.to(device), steps)
 
     x = torch.zeros(1, 3, 32, 32, device=device)
-    one = 3 * forward_flops(model, x, torch.zeros(1, device=device), wanted[:1].to(device))
+    one = training_flops(model, x, torch.zeros(1, device=device), wanted[:1].to(device))
     condition = lambda batch, _: (batch.attributes,)  # noqa: E731
     arguments = (model, optimizer, rates, scheduler, 128, condition)
     for pictures in train_on_pixels(seed, device, *arguments):

@@ -58,7 +58,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     measure.add_argument("--lessons", type=int, default=0, metavar="N", help=LESSONS)
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
     for command, steps in ((sample, STEPS), (measure, Settings.steps)):
-        command.add_argument("--steps", type=int, default=steps, help="of sampling (%(default)s)")
+        command.add_argument(
+            "--steps", type=int, default=steps, help="sampling steps (%(default)s)"
+        )
     for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
         command.add_argument(

@@ -15,7 +15,7 @@ from .models import CLIP, Autoencoder, TextEncoder, UNet
 from .tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
-STEPS = 6  # the fewest that lose less than a point of anything: benchmarks/README.md
+STEPS = 6  # the fewest with which DDIM loses under a point: benchmarks/README.md
 
 
 @dataclass

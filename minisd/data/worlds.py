@@ -88,8 +88,7 @@ class World:
             raise ValueError(f"{len(attributes)} combinations do not fit a batch of {size}")
         texts, mentioned = self.write_captions(attributes, generator, complete)
         seed = torch.randint(2**62, (), generator=generator).item()
-        pictures = torch.Generator().manual_seed(seed)
-        images = self.render(attributes.to(device), split, pictures)
+        images = self.render(attributes.to(device), split, torch.Generator().manual_seed(seed))
         return Batch(images, attributes.to(device), texts, mentioned.to(device))
 
     def draw_pool(
