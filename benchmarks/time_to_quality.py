@@ -37,13 +37,14 @@ from minisd import StableDiffusion, data, plots
 from minisd.checkpoint import read_json, write_json
 from minisd.diffusion import NoiseSchedule
 from minisd.evaluation import Judge, Settings
-from minisd.evaluation.evaluate import cycle, rate
+from minisd.evaluation.evaluate import cycle, percent, rate
 from minisd.machine import describe, mixed_precision, pick_device
 from minisd.models import UNet
 from minisd.training import stages
 from minisd.training.loop import generator_for, repeat_bits
 
 from .cost import muon_flops
+from .results import table
 
 HERE = Path(__file__).resolve().parent
 GOAL = 0.95
@@ -287,6 +288,23 @@ def first(points: list[dict]) -> dict | None:
     return next((point for point in points if point["joint"]["rate"] >= GOAL), None)
 
 
+def markdown(seeds: dict[str, dict]) -> str:
+    """The end of each curve, and where it met the goal."""
+
+    def spent(point: dict) -> str:
+        tera = point["flops"] / 1e12
+        return f"{point['seconds']:,.0f} s, {point['pictures']:,} pictures, {tera:.1f} TFLOP"
+
+    rows = []
+    for name in dict.fromkeys(name for run in seeds.values() for name in run["curves"]):
+        for seed, run in seeds.items():
+            if points := run["curves"].get(name):
+                end, met = points[-1], run["reached"][name]
+                cells = [percent(end["joint"]), spent(end), spent(met) if met else "not reached"]
+                rows.append([f"{name}, seed {seed}", *cells])
+    return "\n".join(table(["", "at the end", "after", f"{GOAL:.0%} after"], rows))
+
+
 def figure(seeds: dict[str, dict]):
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for i, run in enumerate(seeds.values()):
@@ -342,6 +360,7 @@ def main() -> None:
         watch = Watch(judge, wanted, o.every, limit)
         run["in 50 steps"][name] = arm(watch, o.seed, device, *condition)
         keep(name, watch.points)
+    print("\n" + markdown(read_json(path)["seeds"]))
 
 
 if __name__ == "__main__":
