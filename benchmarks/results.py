@@ -31,7 +31,6 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def quality(results: dict) -> list[str]:
     frechet, score, copies = results["frechet"], results["clip_score"], results["copies"]
-    lessons = results["settings"]["lessons"]
     rows = [
         [
             "Frechet distance to real renders, in the judge's features",
@@ -42,14 +41,9 @@ def quality(results: dict) -> list[str]:
         ["copies of training pictures, %", percent(copies["drawn"]), percent(copies["real"])],
         ["PSNR of reconstructions", f"{results['autoencoder']['psnr']:.1f} dB", ""],
     ]
-    if lessons:
-        rows.append(
-            [
-                f"real digits read right by a reader that saw {lessons} drawn pictures only, %",
-                percent(results["taught"]),
-                "",
-            ]
-        )
+    if taught := results.get("taught"):
+        pupil = f"a reader that saw {taught['lessons']:,} drawn pictures only"
+        rows.append([f"real digits read right by {pupil}, %", percent(taught), ""])
     return table(["", "drawn", "real"], rows)
 
 

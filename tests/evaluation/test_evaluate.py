@@ -5,6 +5,7 @@ Stubs stand in for the pipeline, so that what is measured is the evaluation itse
 
 import inspect
 import json
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from minisd import StableDiffusion
 from minisd.data import ATTRIBUTES, TWO, all_combinations, draw_batch, draw_pool, is_held_out
 from minisd.evaluation import Judge, Settings, evaluate, format_table
-from minisd.evaluation.evaluate import binding_and_relation, evaluate_clip
+from minisd.evaluation.evaluate import BATCH, bend, binding_and_relation, evaluate_clip, teach
 from tests.helpers import read_caption, read_two
 
 NAMES = ("joint", *ATTRIBUTES)
@@ -114,7 +115,10 @@ def test_the_settings_reach_the_pipeline(listening):
     stub, results = listening
     expected = {"num_inference_steps": 7, "guidance_scale": 2.5, "sampler": "ddim"}
     expected["guidance_rescale"] = 0.5
-    assert all(call == expected for call in stub.calls)
+    judged, lessons = stub.calls[: SAMPLES // BATCH], stub.calls[SAMPLES // BATCH :]
+    assert all(call == expected for call in judged)
+    assert all(call == expected | {"guidance_scale": 1.75} for call in lessons)
+    assert len(lessons) == 1000 // BATCH
     assert results["settings"] == {
         "samples": SAMPLES,
         "steps": 7,
@@ -125,6 +129,7 @@ def test_the_settings_reach_the_pipeline(listening):
         "pool": 1000,
         "trained": 0,
         "lessons": 1000,
+        "lesson_guidance": 1.75,
     }
 
 
@@ -183,6 +188,54 @@ def test_copies_of_training_pictures_are_found(judge, listening):
 
 def test_a_fresh_reader_learns_from_pictures_that_are_right_and_only_from_them(listening, deaf):
     assert deaf["taught"]["high"] < 0.3 < 0.5 < listening[1]["taught"]["low"]
+
+
+def test_bent_lessons_show_the_same_and_no_two_alike(judge):
+    real = draw_batch(1000, "train", torch.Generator().manual_seed(0))
+    once, again, other = (
+        bend(real.images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert once.equal(again)
+    assert (once - other).abs().amax(dim=(1, 2, 3)).min() > 0.1
+    assert -1.001 < once.min() < -0.999 and 0.9 < once.max() < 1.001
+    before, after = judge(real.images), judge(once)
+    assert (before[:, 0] == after[:, 0]).float().mean() > 0.9  # by a judge that saw none bent
+    assert (before[:, 1] == after[:, 1]).float().mean() > 0.99
+
+
+def test_nothing_is_bent_out_of_a_black_picture():
+    black = -torch.ones(2, 3, 32, 32)
+    assert bend(black, torch.Generator().manual_seed(0)).equal(black)
+
+
+def seen_by_clip(monkeypatch, sees):
+    """A pipeline whose CLIP answers sees(what the judge reads)."""
+    judge = Judge.load()
+    answer = lambda pipe, images, world=None: sees(judge(images))  # noqa: E731
+    module = import_module("minisd.evaluation.evaluate")  # by name: the function is called so, too
+    monkeypatch.setattr(module, "read_by_clip", answer)
+    pipe = Stub()
+    pipe.clip = "there is one"
+    return pipe
+
+
+def test_what_clip_takes_for_something_else_is_no_lesson(monkeypatch):
+    def blind_to_high_digits(read):
+        return torch.where(read[:, :1] < 5, read, -1)
+
+    test = draw_batch(SAMPLES, "test", torch.Generator().manual_seed(1))
+    pipe = seen_by_clip(monkeypatch, blind_to_high_digits)
+    taught = teach(pipe, Settings(lessons=2000), test.images, test.attributes)
+    assert 800 < taught["lessons"] <= 1000
+    low = (test.attributes[:, 0] < 5).float().mean()  # of the others it never saw one
+    assert 0.6 * low < taught["rate"] <= low
+
+
+def test_a_clip_that_finds_nothing_right_is_told_of(monkeypatch):
+    pipe = seen_by_clip(monkeypatch, lambda read: read - 1)
+    test = draw_batch(SAMPLES, "test", torch.Generator().manual_seed(1))
+    with pytest.raises(ValueError, match="in 0 of 1000 lessons"):
+        teach(pipe, Settings(lessons=1000), test.images, test.attributes)
 
 
 @pytest.mark.parametrize("lessons", [-5, 1, 999])
