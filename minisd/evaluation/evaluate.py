@@ -14,6 +14,7 @@ from .judge import Judge, train_reader
 from .metrics import clip_score, copy_ratio, frechet_distance, psnr, wilson_interval
 
 BATCH = 100  # pictures drawn at a time
+AT_ONCE = 128  # lessons that a reader sees in one step
 PASSES = 24  # so often a reader sees each lesson, bent in another way each time
 LINEAR = ((0.1, 0.2, 0.06), (0.2, 0.1, 0.06))  # stretch, slant and shift at most, of x and of y
 BEND = 0.06  # standard deviation of the shifts of 5 x 5 points; a picture spans [-1, 1]
@@ -227,19 +228,19 @@ def teach(pipe: StableDiffusion, settings: Settings, images: Tensor, truth: Tens
     if pipe.clip:
         shown = (read_by_clip(pipe, lessons) == wanted).all(dim=1)
         lessons, wanted = lessons[shown], wanted[shown]
-    if len(lessons) < 128:
-        raise ValueError(
-            f"CLIP finds what was asked for in {len(lessons)} of {settings.lessons} lessons; "
-            "those teach nobody to read"
-        )
+        if len(lessons) < AT_ONCE:
+            raise ValueError(
+                f"CLIP finds what was asked for in {len(lessons)} of {settings.lessons} lessons; "
+                "those teach nobody to read"
+            )
     generator = torch.Generator().manual_seed(settings.seed)
 
     def batch_of_step() -> tuple[Tensor, Tensor]:
-        chosen = torch.randint(len(lessons), (128,), generator=generator)
+        chosen = torch.randint(len(lessons), (AT_ONCE,), generator=generator)
         bent = bend(lessons[chosen].to(pipe.device), generator)
         return bent, wanted[chosen].to(pipe.device)
 
-    steps = PASSES * len(lessons) // 128
+    steps = PASSES * len(lessons) // AT_ONCE
     pupil = train_reader(batch_of_step, settings.seed, steps, pipe.device)
     return {"lessons": len(lessons), **rate(pupil(images)[:, 0].cpu() == truth[:, 0].cpu())}
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .. import data
 from ..data.scenes import CENTRE, OFFSET, SIZE
-from ..machine import mixed_precision
+from ..machine import channels_last, mixed_precision
 
 PATH = Path(__file__).resolve().parents[2] / "data" / "judge.safetensors"
 SIZE_LIMIT = 14.0  # pixels: a digit taller or wider than this is large
@@ -160,9 +160,7 @@ def train_reader(
 ) -> Judge:
     """Train a reader anew on batches of pictures (B, 3, 32, 32) and their attributes (B, 4)."""
     torch.manual_seed(seed)
-    reader = Reader().to(device).train()
-    if torch.device(device).type != "mps":
-        reader.to(memory_format=torch.channels_last)  # convolutions are faster so
+    reader = channels_last(Reader().to(device)).train()
     optimizer = torch.optim.AdamW(reader.parameters(), 2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in tqdm(range(steps), desc="reader", unit="step"):

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..machine import mixed_precision
+from ..machine import channels_last, mixed_precision
 from . import parallel
 from .muon import Muon, hidden_weights
 
@@ -109,8 +109,7 @@ def train(
     each step, watch(steps so far, average) may look at the moving average.
     """
     device = next(model.parameters()).device
-    if device.type != "mps":
-        model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    channels_last(model)
     optimizers = optimizers_for(model, recipe)
     schedules = [
         OneCycleLR(
