@@ -1,4 +1,4 @@
-"""Attributes <-> words: what can be in a picture, and how it is said.
+"""Attributes <-> words: what one picture of one digit can show, and how a caption says it.
 
 A combination is four indices (digit, colour, size, position) into the lists below.
 """
@@ -22,15 +22,15 @@ PHRASINGS = (
     "{place}, {a} {thing}",
     "{place} there is {a} {thing}",
 )
-NUMERAL = 0.2  # how often the digit is written as a numeral
-COMPLETE = 0.5  # how often a caption surely names all four attributes
-KEEP = (0.9, 0.6, 0.6, 0.6)  # otherwise: how often it names digit, colour, size, position
+NUMERAL = 0.2  # share of captions that write the digit as a numeral
+COMPLETE = 0.5  # share of captions that are made to name all four attributes
+KEEP = (0.9, 0.6, 0.6, 0.6)  # the others: how often they name digit, colour, size, position
 
 
 def say(combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False) -> str:
     """The caption of one combination, e.g. `a large red seven at the top left`.
 
-    `combination` are the four indices; `mentioned` says which of them the caption names.
+    `combination` holds the four indices; `mentioned` says which of them the caption names.
     """
     digit, colour, size, position = combination
     number = str(digit) if numeral else DIGITS[digit]
@@ -40,10 +40,10 @@ def say(combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False
         number if mentioned[0] else "digit",
     )
     thing = " ".join(filter(None, words))
-    place = POSITIONS[position]
-    where = f"{'in' if place == 'center' else 'at'} the {place}" if mentioned[3] else ""
+    preposition = "in" if POSITIONS[position] == "center" else "at"
+    place = f"{preposition} the {POSITIONS[position]}" if mentioned[3] else ""
     a = "an" if thing.startswith(("orange", "eight", "8")) else "a"
-    return " ".join(phrasing.format(a=a, thing=thing, place=where).split()).lstrip(", ")
+    return " ".join(phrasing.format(a=a, thing=thing, place=place).split()).lstrip(", ")
 
 
 def every_digit(attributes: Tensor, column: int = 0) -> Tensor:
@@ -56,10 +56,10 @@ def every_digit(attributes: Tensor, column: int = 0) -> Tensor:
 def write_captions(
     attributes: Tensor, generator: torch.Generator | None = None, complete: float = COMPLETE
 ) -> tuple[list[str], Tensor]:
-    """One caption for each combination, the phrasing drawn at random.
+    """One caption for each combination, its phrasing drawn at random.
 
     attributes (B, 4) -> (list of B strings, mentioned (B, 4) bool: which attributes each caption
-    names). At least a share `complete` of the captions names all four. The generator is a CPU one.
+    names). At least the share `complete` of them names all four. The generator is a CPU one.
     """
     chance = torch.rand(len(attributes), 7, generator=generator)
     mentioned = (chance[:, :4] < torch.tensor(KEEP)) | (chance[:, 4:5] < complete)

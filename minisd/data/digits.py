@@ -10,24 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 PATH = Path(__file__).resolve().parents[2] / "data" / "digits.npz"
-EVERY = 5  # the file is sorted by class: each fifth digit is for testing, the others for training
+EVERY = 5  # the file is sorted by class; every fifth digit is for testing, the rest for training
 
 
 @cache
 def load_digits(split: str = "train") -> tuple[Tensor, Tensor]:
     """The digits of one split: (images (n, 28, 28) float in [0, 1], labels (n,) long).
 
-    split is "train" (8,000) or "test" (2,000). Raises ValueError for another split and
+    split is "train" (8,000) or "test" (2,000). Raises InputError for another split and
     FileNotFoundError without data/digits.npz.
     """
     if split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test", not {split!r}')
+        raise InputError(f'split must be "train" or "test", not {split!r}')
     if not PATH.exists():
         raise FileNotFoundError(
             f"the handwritten digits are missing: {PATH}; restore data/digits.npz"
         )
     with np.load(PATH) as archive:
         images, labels = archive["images"], archive["labels"]
-    part = (np.arange(len(labels)) % EVERY == EVERY - 1) == (split == "test")
-    return torch.from_numpy(images[part]).float() / 255, torch.from_numpy(labels[part]).long()
+    chosen = (np.arange(len(labels)) % EVERY == EVERY - 1) == (split == "test")
+    return torch.from_numpy(images[chosen]).float() / 255, torch.from_numpy(labels[chosen]).long()

@@ -20,7 +20,7 @@ RGB = (  # in the order of captions.COLOURS
     (1.0, 1.0, 1.0),  # white
 )
 SCALE = (0.58, 0.86)  # small, large: picture pixels per pixel of the 28x28 handwriting
-CENTRE = (  # from the picture's centre to that of a place (x, y), in units of OFFSET
+CENTRE = (  # of each position (x, y), seen from the picture's centre, in units of OFFSET
     (-1.0, -1.0),  # top left
     (1.0, -1.0),  # top right
     (-1.0, 1.0),  # bottom left
@@ -29,7 +29,6 @@ CENTRE = (  # from the picture's centre to that of a place (x, y), in units of O
 )
 OFFSET = (8.0, 5.0)  # how far the corners are from the centre for small and large digits, in pixels
 SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # natural variation: pixels, relative scale, radians
-SUPERSAMPLE = 2  # render at twice the resolution, then average: no jagged edges
 
 
 @cache
@@ -47,41 +46,49 @@ def handwriting(digit: Tensor, chance: Tensor, split: str) -> Tensor:
     return pool[first[digit] + (chance * count[digit]).long()]
 
 
-def render(attributes: Tensor, split: str = "train", generator=None) -> Tensor:
+def render(
+    attributes: Tensor,
+    split: str = "train",
+    generator: torch.Generator | None = None,
+    supersample: int = 2,
+) -> Tensor:
     """Attributes (B, 4) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device.
 
     Handwriting, shift, scale and angle are drawn with `generator`, a CPU one: every device renders
-    the same pictures.
+    the same pictures. supersample: as for `transform`.
     """
     device = attributes.device
     digit, colour, size, position = attributes.unbind(dim=-1)
     chance = torch.rand(len(attributes), 5, generator=generator).to(device)
     glyphs = handwriting(digit, chance[:, 0], split)  # (B, 28, 28)
 
-    spread = 2 * chance[:, 1:] - 1  # (B, 4) in [-1, 1]
-    scale = torch.tensor(SCALE, device=device)[size] * (1 + STRETCH * spread[:, 0])
+    jitter = 2 * chance[:, 1:] - 1  # (B, 4) in [-1, 1]
+    scale = torch.tensor(SCALE, device=device)[size] * (1 + STRETCH * jitter[:, 0])
     offset = torch.tensor(OFFSET, device=device)[size, None]
-    centre = torch.tensor(CENTRE, device=device)[position] * offset + SHIFT * spread[:, 2:]
-    grey = place(glyphs, scale, TURN * spread[:, 1], centre)  # (B, 1, 32, 32)
+    centre = torch.tensor(CENTRE, device=device)[position] * offset + SHIFT * jitter[:, 2:]
+    grey = transform(glyphs, scale, TURN * jitter[:, 1], centre, supersample)  # (B, 1, 32, 32)
     return 2 * grey * torch.tensor(RGB, device=device)[colour][:, :, None, None] - 1
 
 
-def place(glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor) -> Tensor:
+def transform(
+    glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor, supersample: int = 2
+) -> Tensor:
     """Put handwriting onto black pictures: glyphs (B, 28, 28) -> (B, 1, 32, 32) in [0, 1].
 
     scale (B,): picture pixels per pixel of the handwriting; angle (B,) in radians; centre (B, 2):
-    where it comes to lie, in pixels (x, y) from the picture's centre.
+    where its middle goes, in pixels (x, y) from the picture's centre; supersample: render at this
+    many times the resolution, then average, which leaves no jagged edges.
     """
-    # Each output pixel asks where it comes from: rotate and scale about the centre, in coordinates
-    # where each picture spans [-1, 1].
+    # For each output pixel, look up where it comes from: rotate and scale about the centre, in
+    # coordinates in which each picture spans [-1, 1].
     zoom = SIZE / 28 / scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
-    fine = SIZE * SUPERSAMPLE
+    fine = SIZE * supersample
     along = (torch.arange(fine, device=glyphs.device) + 0.5) * (2 / fine) - 1  # pixels' middles
     pixels = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)  # (2, 64 * 64)
-    with torch.autocast(glyphs.device.type, enabled=False):  # a pixel's place needs all 32 bits
-        where = turn @ pixels - turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 64 * 64)
-        grid = where.unflatten(-1, (fine, fine)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
+    with torch.autocast(glyphs.device.type, enabled=False):  # coordinates need all 32 bits
+        source = turn @ pixels - turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 64 * 64)
+        grid = source.unflatten(-1, (fine, fine)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
         grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
-    return F.avg_pool2d(grey, SUPERSAMPLE)
+    return F.avg_pool2d(grey, supersample)

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from minisd.data import RGB, TWO
-from minisd.data.two import PHRASINGS, near, say
+from minisd.data.two import PHRASINGS, say
 from tests.helpers import read_two
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return TWO.draw_batch(800, "test", torch.Generator().manual_seed(0))
+    return TWO.batch(800, "test", torch.Generator().manual_seed(0))
 
 
 def test_captions_name_what_they_mention(batch):
@@ -43,8 +43,8 @@ def test_the_two_digits_lie_as_the_caption_says_in_their_own_colours(batch):
             assert right > 0.95, (relation, column)
 
 
-def test_what_is_near_has_another_digit_or_another_arrangement():
-    (group,) = near(torch.tensor([[3, 0, 0, 7, 5]]))
+def test_what_is_confusable_has_another_digit_or_another_arrangement():
+    (group,) = TWO.confusable(torch.tensor([[3, 0, 0, 7, 5]]))
     said = [say(combination) for combination in group.tolist()]
     assert said[:2] == ["a red zero left of a blue seven", "a red one left of a blue seven"]
     assert said[10:12] == ["a red three left of a blue zero", "a red three left of a blue one"]
@@ -60,7 +60,7 @@ def test_a_fifth_of_the_combinations_is_held_out():
     every = TWO.all_combinations()
     assert len(every) == 10 * 8 * 4 * 10 * 8
     assert TWO.is_held_out(every).sum() == len(TWO.held_out_combinations()) == len(every) // 5
-    drawn = TWO.draw_batch(500, "train", torch.Generator().manual_seed(1)).attributes
+    drawn = TWO.batch(500, "train", torch.Generator().manual_seed(1)).attributes
     assert not TWO.is_held_out(drawn).any()
 
 
@@ -76,5 +76,5 @@ def test_what_is_held_out_is_not_trained_on_in_other_words():
 
 
 def test_the_seed_decides_every_bit(batch):
-    again = TWO.draw_batch(800, "test", torch.Generator().manual_seed(0))
+    again = TWO.batch(800, "test", torch.Generator().manual_seed(0))
     assert torch.equal(again.images, batch.images) and again.captions == batch.captions
