@@ -1,26 +1,28 @@
 """The command line: python -m minisd train | sample | evaluate. Arguments only, no logic."""
 
 import argparse
-import json
-import logging
 import os
 import sys
-import time
 import warnings
 from pathlib import Path
 
-import torch
+from . import commands, data
+from .diffusion import SAMPLERS
+from .errors import InputError
+from .evaluation import Settings
+from .pipeline import WEIGHTS
+from .training import parallel
 
-from . import StableDiffusion, data, plots
-from .checkpoint import read_json
-from .evaluation import Judge, Settings, evaluate, format_table
-from .machine import describe, pick_device
-from .pipeline import STEPS, WEIGHTS
-from .training import parallel, train_all
-
-SCENES = "how many digits a picture has (%(default)s)"
+DATA = 'what to train on: "one" or "two" digits in a picture, or a folder of captioned pictures'
+SIZE = "pixels along each side to which a folder's pictures are resized: 32 or 64 (32)"
+EFFORT = "multiply all training steps by this (%(default)s)"
+RECIPE = "change how a network is trained, e.g. unet.steps=300; may be repeated"
+NETWORK = "change a network, e.g. unet.block_out_channels=48,96; may be repeated"
 PROCESSES = "processes that share the work, as torchrun would start them (%(default)s)"
-LESSONS = "draw N more pictures and train a fresh reader on them alone (%(default)s: do not)"
+CLASSIFIER = "draw N more pictures, train a digit classifier on them alone, test it on real digits"
+GUIDANCE = "guidance scale (the checkpoint's own)"
+RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
+SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
 
 
 def seed(text: str) -> int:
@@ -30,11 +32,18 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def at_least_one(text: str) -> int:
-    """How many, where none is no answer."""
+def positive_int(text: str) -> int:
+    """A positive integer."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return int(text)
+
+
+def positive(text: str) -> float:
+    """A positive, finite number."""
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return float(text)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -42,138 +51,51 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "python -m minisd",
         description="Stable Diffusion in miniature: a caption becomes a picture.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="train all three networks, end to end")
-    sample = commands.add_parser("sample", help="draw pictures from captions")
-    measure = commands.add_parser("evaluate", help="measure a checkpoint")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    train = subparsers.add_parser("train", help="train all three networks, end to end")
+    sample = subparsers.add_parser("sample", help="draw pictures from captions")
+    measure = subparsers.add_parser("evaluate", help="measure a checkpoint")
 
+    train.set_defaults(run=commands.train)
+    train.add_argument("--data", default="one", metavar="one|two|FOLDER", help=DATA)
     train.add_argument("--out", type=Path, default=Path("runs/minisd"), help="(%(default)s)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    train.add_argument("--processes", type=at_least_one, default=1, metavar="N", help=PROCESSES)
+    train.add_argument("--effort", type=positive, default=1, metavar="N", help=EFFORT)
+    train.add_argument("--recipe", action="append", default=[], metavar="SETTING", help=RECIPE)
+    train.add_argument("--network", action="append", default=[], metavar="SETTING", help=NETWORK)
+    train.add_argument("--processes", type=positive_int, default=1, metavar="N", help=PROCESSES)
+
+    sample.set_defaults(run=commands.sample)
     sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
+    sample.add_argument("--steps", type=int, help="sampling steps (the checkpoint's own)")
+
+    measure.set_defaults(run=commands.measure)
+    measure.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")
     measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
-    measure.add_argument("--lessons", type=int, default=0, metavar="N", help=LESSONS)
+    measure.add_argument("--classifier", type=int, default=0, metavar="N", help=CLASSIFIER)
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
-    for command, steps in ((sample, STEPS), (measure, Settings.steps)):
-        command.add_argument(
-            "--steps", type=int, default=steps, help="sampling steps (%(default)s)"
-        )
+    measure.add_argument(
+        "--steps", type=int, default=Settings.steps, help="sampling steps (%(default)s)"
+    )
+
     for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
-        command.add_argument(
-            "--guidance", type=float, default=Settings.guidance, help="scale (%(default)s)"
-        )
-        command.add_argument(
-            "--rescale", type=float, default=Settings.rescale, help="guidance_rescale (%(default)s)"
-        )
-        command.add_argument("--sampler", help="ddim, ddpm, dpm++ or unipc (the checkpoint's own)")
+        command.add_argument("--guidance", type=float, help=GUIDANCE)
+        command.add_argument("--rescale", type=float, help=RESCALE)
+        command.add_argument("--sampler", help=SAMPLER)
     for command in (train, measure):
-        command.add_argument("--scenes", choices=data.WORLDS, default="one", help=SCENES)
+        command.add_argument("--size", type=int, choices=data.SIZES, help=SIZE)
     for command in (train, sample, measure):
         command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
     return parser.parse_args(arguments)
 
 
-def launch(processes: int, arguments: list[str]) -> int:
-    """Run the same command in several processes, by PyTorch's own launcher; its exit code."""
-    from torch.distributed import run as torchrun  # only here: it costs every start 0.2 s
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    for name in ("MMAP", "TRIM"):  # glibc keeps freed memory for the next step, up to a gigabyte
-        os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(2**30))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process tells
-    launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
-    try:
-        torchrun.main([*launcher, *arguments])
-    except ChildFailedError:  # which has told why
-        return 1
-    except SignalException as signal:
-        raise KeyboardInterrupt from signal
-    return 0
-
-
-def run_train(o: argparse.Namespace) -> None:
-    device = pick_device(o.device)
-    world = data.WORLDS[o.scenes]
-    judge = Judge.load(device=device)  # before the long work, in case it is not there
-    with parallel.processes(device):
-        pipe = train_all(o.out, o.seed, device, o.resume, world=world)
-        if parallel.rank() > 0:
-            return
-
-    generator = torch.Generator().manual_seed(o.seed)
-    real = world.draw_batch(32, "train", generator)
-    plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
-    seen = world.seen_combinations()
-    chosen = seen[torch.randperm(len(seen), generator=generator)[:32].sort().values]
-    captions = [world.say(c) for c in chosen.tolist()]
-    drawn = pipe(captions, generator=generator).images
-    plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
-    print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
-    print(f'draw with it: python -m minisd sample "{captions[0]}" --weights {o.out}')
-    settings = Settings(seed=o.seed, trained=o.seed)
-    report(pipe, judge, settings, o.out / "evaluation.json", world)
-
-
-def run_sample(o: argparse.Namespace) -> None:
-    plots.check_name(o.out)
-    pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
-    images = pipe(
-        o.prompts,
-        num_inference_steps=o.steps,
-        guidance_scale=o.guidance,
-        guidance_rescale=o.rescale,
-        negative_prompt=o.negative,
-        eta=o.eta,
-        generator=torch.Generator().manual_seed(o.seed),
-        sampler=o.sampler,
-        progress=True,
-    ).images
-    plots.save(plots.gallery(images, o.prompts), o.out)
-    print(f"wrote {o.out}")
-
-
-def run_evaluate(o: argparse.Namespace) -> None:
-    device = pick_device(o.device)
-    if o.json:
-        o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
-    pipe = StableDiffusion.from_pretrained(o.weights, device)
-    world, training = data.WORLDS[o.scenes], o.weights / "training.json"
-    run = read_json(training) if training.exists() else {}
-    if run.get("world", world.name) != world.name:
-        raise ValueError(f"{o.weights} learnt from pictures of {run['world']}; change --scenes")
-    settings = Settings(
-        o.samples,
-        o.steps,
-        o.guidance,
-        o.rescale,
-        o.sampler,
-        o.seed,
-        trained=run.get("seed", 0),
-        lessons=o.lessons,
-    )
-    report(pipe, Judge.load(device=device), settings, o.json, world)
-
-
-def report(
-    pipe: StableDiffusion, judge: Judge, settings: Settings, file: Path | None, world: data.World
-) -> None:
-    began = time.monotonic()
-    results = evaluate(pipe, judge, settings, world)
-    seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
-    print(format_table(results))
-    if file:
-        file.write_text(json.dumps({**seconds, **results}, indent=2) + "\n")
-
-
 def tell(line: str) -> None:
-    """One line for the user; of several processes, the first one tells."""
+    """One line for the user. Of several processes, the first one speaks."""
     if os.environ.get("RANK", "0") == "0":
         print(f"minisd: {line}", file=sys.stderr)
 
@@ -182,12 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     warnings.showwarning = lambda message, *_: tell(f"note: {message}")
-    run = {"train": run_train, "sample": run_sample, "evaluate": run_evaluate}[options.command]
     try:
-        if getattr(options, "processes", 1) > 1 and "LOCAL_RANK" not in os.environ:
-            return launch(options.processes, arguments)
-        run(options)
-    except (ValueError, OSError) as error:
+        if getattr(options, "processes", 1) > 1 and not parallel.launched():
+            return parallel.launch(options.processes, arguments)
+        options.run(options)
+    except (InputError, OSError) as error:
         tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:

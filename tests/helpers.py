@@ -1,12 +1,14 @@
 """What several tests need: an independent reading of captions, and tiny models."""
 
 import re
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from minisd import StableDiffusion
-from minisd.data import scenes, worlds
+from minisd.data import ONE, OneDigit
 from minisd.diffusion import NoiseSchedule
 from minisd.models import (
     CLIP,
@@ -18,7 +20,8 @@ from minisd.models import (
     UNetConfig,
     VisionConfig,
 )
-from minisd.training import Recipe, train_tokenizer
+from minisd.tokenizer import Tokenizer
+from minisd.training import RECIPES, Recipe, Run
 
 # Every word that a caption may have, as a reader of English takes it: word -> (attribute, index).
 MEANING = {
@@ -69,7 +72,11 @@ def read_two(caption: str) -> list[int]:
     return [*said[0], relation, *said[1]]
 
 
-our_tokenizer = cache(train_tokenizer)
+@cache
+def our_tokenizer() -> Tokenizer:
+    """What every training run in the world of one digit starts with."""
+    return Tokenizer.train(ONE.texts(), ONE.context_length)
+
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_layers": 1, "num_heads": 2}
 TINY_AUTOENCODER = AutoencoderConfig(block_out_channels=(4, 8, 8), norm_num_groups=4)
@@ -108,17 +115,22 @@ def equal(a, b) -> bool:
     return a == b
 
 
-def shrink(stages, set_attribute=setattr) -> dict:
-    """Make the training stages tiny, in networks and pictures. Returns recipes of a few steps."""
-    small = {
-        "train_tokenizer": our_tokenizer,
-        "Autoencoder": partial(Autoencoder, TINY_AUTOENCODER),
-        "TextConfig": partial(TextConfig, **TOWER),
-        "VisionConfig": partial(VisionConfig, **TOWER),
-        "UNetConfig": lambda: TINY_UNET,
-    }
-    for name, value in small.items():
-        set_attribute(stages, name, value)
-    set_attribute(scenes, "SUPERSAMPLE", 1)
-    set_attribute(worlds, "POOL", 500)
-    return {name: Recipe(steps=4, batch_size=16) for name in stages.RECIPES}
+def tiny_run(folder: Path, **changes) -> Run:
+    """A run of a few seconds: tiny networks, few pictures, four steps a stage."""
+    run = Run(
+        folder,
+        OneDigit(pool_size=500, supersample=1),
+        recipes={name: Recipe(steps=4, batch_size=16) for name in RECIPES},
+        networks={
+            "autoencoder": TINY_AUTOENCODER,
+            "text": TextConfig(**TOWER),
+            "vision": VisionConfig(**TOWER),
+            "unet": TINY_UNET,
+        },
+    )
+    return replace(run, **changes)
+
+
+def change_recipe(run: Run, stage: str, **changes) -> Run:
+    """The same run with another recipe for one stage."""
+    return replace(run, recipes={**run.recipes, stage: replace(run.recipes[stage], **changes)})

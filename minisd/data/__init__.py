@@ -3,12 +3,17 @@
 The functions here are those of the world of one digit; `TWO` has the same for two digits.
 """
 
+from ..errors import InputError
 from .captions import ATTRIBUTES, VALUES, say, write_captions
 from .dataset import POOL_BATCH, Batch, Dataset, World, cycle
 from .digits import load_digits
+from .folder import Folder
 from .one import ONE, OneDigit
 from .scenes import RGB, render
 from .two import TWO, TwoDigits
+
+WORLDS = {"one": ONE, "two": TWO}
+SIZES = (32, 64)  # pixels, of the pictures of a folder
 
 is_held_out = ONE.is_held_out
 all_combinations = ONE.all_combinations
@@ -16,15 +21,28 @@ seen_combinations = ONE.seen_combinations
 held_out_combinations = ONE.held_out_combinations
 draw_batch = ONE.batch
 
+
+def load_dataset(name: str, image_size: int | None = None) -> Dataset:
+    """A world of WORLDS, or the folder of that name, its pictures resized to `image_size` (32)."""
+    if name not in WORLDS:
+        return Folder(name, image_size or SIZES[0])
+    if image_size not in (None, WORLDS[name].image_size):
+        raise InputError(f"digits are rendered at {WORLDS[name].image_size} pixels only")
+    return WORLDS[name]
+
+
 __all__ = [
     "ATTRIBUTES",
     "ONE",
     "POOL_BATCH",
     "RGB",
+    "SIZES",
     "TWO",
     "VALUES",
+    "WORLDS",
     "Batch",
     "Dataset",
+    "Folder",
     "OneDigit",
     "TwoDigits",
     "World",
@@ -33,6 +51,7 @@ __all__ = [
     "draw_batch",
     "held_out_combinations",
     "is_held_out",
+    "load_dataset",
     "load_digits",
     "render",
     "say",

@@ -74,6 +74,14 @@ class Dataset(ABC):
         """The pictures that the U-Net is trained on, or whole batches of at least `count`."""
 
     @abstractmethod
+    def gallery(self, count: int, generator: torch.Generator) -> list[str]:
+        """`count` captions that show what a trained model can do."""
+
+    @abstractmethod
+    def describe(self) -> list[str]:
+        """What there is to train on, a line for each thing worth knowing."""
+
+    @abstractmethod
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """What a model is asked to draw: {group: (captions with their pictures, more pictures)}.
 
@@ -222,6 +230,19 @@ class World(Dataset):
         generator = torch.Generator().manual_seed(seed)
         for _ in range(0, count or self.pool_size, POOL_BATCH):
             yield self.batch(POOL_BATCH, "train", generator, device)
+
+    def gallery(self, count: int, generator: torch.Generator) -> list[str]:
+        """Full captions of seen combinations."""
+        seen = self.seen_combinations()
+        chosen = seen[torch.randperm(len(seen), generator=generator)[:count].sort().values]
+        return [self.say(combination) for combination in chosen.tolist()]
+
+    def describe(self) -> list[str]:
+        seen, every = len(self.seen_combinations()), len(self.all_combinations())
+        return [
+            f"rendered digits, {self.image_size} pixels, {', '.join(self.attributes)}: "
+            f"{every:,} combinations, {every - seen:,} of them held out"
+        ]
 
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """Full captions of seen and of held-out combinations, each rendered twice."""

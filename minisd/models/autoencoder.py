@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Downsample, MultiHeadAttention, ResidualBlock, Upsample, picture, tokens
+from .layers import (
+    Downsample,
+    MultiHeadAttention,
+    ResidualBlock,
+    Upsample,
+    matrices_between,
+    picture,
+    tokens,
+)
 
 EPS = 1e-6  # every norm of the autoencoder
 
@@ -183,6 +191,11 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
         # Start with little noise in the latents: with unit noise the decoder sees nothing else.
         nn.init.constant_(self.quant_conv.bias.data[channels:], -5.0)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights for Muon: all but those that meet pixels and latents directly."""
+        halves = (self.encoder, self.decoder)
+        return matrices_between(self, [c for h in halves for c in (h.conv_in, h.conv_out)])
 
     def moments(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] -> mean and log-variance, stacked: (B, 8, H/f, W/f)."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import MultiHeadAttention, tokens
+from .layers import MultiHeadAttention, matrices_between, tokens
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,10 @@ class CLIP(nn.Module):
         nn.init.normal_(text.position_embedding.weight, std=0.02)
         nn.init.normal_(vision.position_embedding.weight, std=0.3)
         nn.init.normal_(vision.class_embedding, std=0.3)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights for Muon: all but the embeddings, which meet words and pixels directly."""
+        return matrices_between(self, [self.text_model.embeddings, self.vision_model.embeddings])
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) -> unit vectors (B, P)."""

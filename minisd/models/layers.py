@@ -95,6 +95,12 @@ def picture(x: Tensor, like: Tensor) -> Tensor:
     return x.transpose(1, 2).unflatten(2, like.shape[2:])
 
 
+def matrices_between(model: nn.Module, ends: list[nn.Module]) -> list[nn.Parameter]:
+    """All matrices and convolutions of a model, except those of its first and last layers."""
+    outer = {id(p) for end in ends for p in end.parameters()}
+    return [p for p in model.parameters() if p.ndim > 1 and id(p) not in outer]
+
+
 def parameter_count(model: nn.Module) -> int:
     """The number of weights of a model."""
     return sum(p.numel() for p in model.parameters())

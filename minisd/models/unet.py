@@ -13,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Downsample, MultiHeadAttention, ResidualBlock, Upsample, picture, tokens, zero_
+from ..errors import InputError
+from .layers import (
+    Downsample,
+    MultiHeadAttention,
+    ResidualBlock,
+    Upsample,
+    matrices_between,
+    picture,
+    tokens,
+    zero_,
+)
 
 EPS = 1e-5  # residual blocks and conv_norm_out; the transformer's group norm has 1e-6
 
@@ -31,6 +41,14 @@ class UNetConfig:
     num_heads: int = 4
     cross_attention_dim: int = 128
     norm_num_groups: int = 16
+
+    def __post_init__(self):
+        """InputError unless there is an entry of cross_attention for each level."""
+        levels, entries = len(self.block_out_channels), len(self.cross_attention)
+        if levels != entries:
+            raise InputError(
+                f"block_out_channels has {levels} levels and cross_attention {entries} entries"
+            )
 
 
 def timestep_features(t: Tensor, channels: int) -> Tensor:
@@ -249,6 +267,10 @@ class UNet(nn.Module):
             elif isinstance(module, SpatialTransformer):
                 zero_(module.proj_out)
         zero_(self.conv_out)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights for Muon: all but those that meet latents and timesteps directly."""
+        return matrices_between(self, [self.conv_in, self.time_embedding, self.conv_out])
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """x (B, 4, H, W), t (B,) or a scalar, context (B, L, D) -> (B, 4, H, W)."""

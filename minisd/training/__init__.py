@@ -1,16 +1,24 @@
-"""Training: the losses, the loop, the three stages."""
+"""Training: the losses, the loop, the three stages, and the run that holds their settings."""
 
 from .loop import Recipe, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss, random_timesteps
-from .stages import RECIPES, train_all, train_autoencoder, train_clip, train_tokenizer, train_unet
+from .optimizers import Muon, optimizers_for
+from .run import NETWORKS, RECIPES, Run, override, recipes_for
+from .stages import train_all, train_autoencoder, train_clip, train_tokenizer, train_unet
 
 __all__ = [
+    "NETWORKS",
     "RECIPES",
+    "Muon",
     "Recipe",
+    "Run",
     "autoencoder_loss",
     "clip_loss",
     "denoising_loss",
+    "optimizers_for",
+    "override",
     "random_timesteps",
+    "recipes_for",
     "train",
     "train_all",
     "train_autoencoder",

@@ -13,9 +13,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..machine import channels_last, mixed_precision
 from . import parallel
-from .muon import Muon, hidden_weights
+from .optimizers import optimizers_for
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
 
@@ -26,29 +27,46 @@ class Recipe:
 
     steps: int
     batch_size: int
-    learning_rate: float = 1e-3  # at the top: it rises in a straight line, and falls so to the end
-    warmup: float = 0.05  # the share of the steps in which it rises
-    ema_decay: float = 0.95  # the average looks back over about 1 / (1 - decay) steps
+    learning_rate: float = 1e-3  # the highest: linear warm-up, then linear decay to zero
+    warmup: float = 0.05  # share of the steps
+    ema_decay: float = 0.95  # averages over about the last 1 / (1 - decay) steps
     weight_decay: float = 0.01
+
+    def __post_init__(self):
+        """InputError for numbers that cannot train."""
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least, most in (
+            ("learning_rate", 0, 10),
+            ("warmup", 0, 1),
+            ("ema_decay", 0, 1),
+            ("weight_decay", 0, 10),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise InputError(
+                    f"{name} must be from {least} to {most}, not {getattr(self, name)}"
+                )
 
 
 def repeat_bits() -> None:
-    """Ask PyTorch for the same bits from the same seed; on the CPU it does so anyway."""
+    """Ask PyTorch for the same bits from the same seed. A CPU gives them anyway."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def generator_for(
-    use: str, step: int, seed: int, device: str | torch.device = "cpu"
+    stream: str, step: int, seed: int, device: str | torch.device = "cpu"
 ) -> torch.Generator:
-    """The randomness of one step for one use; of nothing else, so that a resumed run repeats it."""
-    digest = hashlib.sha256(f"{use} {step} {seed}".encode()).digest()
+    """The random numbers of one step, and of no other, so that a resumed run repeats them."""
+    digest = hashlib.sha256(f"{stream} {step} {seed}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))
 
 
 def progress(*arguments, **options) -> tqdm:
-    """A progress bar, of the first process only."""
-    return tqdm(*arguments, **options, **({"disable": True} if parallel.rank() else {}))
+    """A progress bar, shown by the first process only, and only if it has a description."""
+    hidden = parallel.rank() or not options.get("desc")
+    return tqdm(*arguments, **options, **({"disable": True} if hidden else {}))
 
 
 def save_atomically(state: dict, path: Path) -> None:
@@ -63,32 +81,20 @@ def save_atomically(state: dict, path: Path) -> None:
 
 
 def load_checkpoint(path: Path, expected: dict, device: torch.device) -> dict:
-    """Read a checkpoint; ValueError if it is damaged or belongs to another run."""
+    """Read a checkpoint; InputError if it is damaged or belongs to another run."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         found = state["run"]
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"{path} is damaged and cannot be resumed; delete it to train anew"
         ) from error
     if found != expected:
         changed = ", ".join(k for k in expected if found.get(k) != expected[k])
-        raise ValueError(
+        raise InputError(
             f"{path} was trained with another {changed}; resume with the same settings"
         )
     return state
-
-
-def optimizers_for(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the weights between the first and the last layer, AdamW for all others."""
-    hidden = hidden_weights(model)
-    rest = [p for p in model.parameters() if not any(p is weight for weight in hidden)]
-    fused = rest[0].device.type != "mps"
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    return [
-        Muon(hidden, rate, decay),
-        torch.optim.AdamW(rest, rate, betas=(0.9, 0.99), weight_decay=decay, fused=fused),
-    ]
 
 
 def train(
@@ -97,20 +103,26 @@ def train(
     recipe: Recipe,
     checkpoint: Path | None = None,
     seed: int = 0,
-    label: str = "training",
+    label: str | None = "training",
+    identity: dict | None = None,
     shared: Sequence[nn.Module] = (),
-    watch: Callable[[int, nn.Module], None] | None = None,
+    after_step: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
     """Minimise the loss; returns the exponential moving average of the weights, in eval mode.
 
-    loss_of_step(step) draws that step's batch and returns its loss; it must depend on nothing but
-    the step and the weights. With an existing `checkpoint` it goes on from there; with None it
-    keeps none. Where several processes train, they share the work of the `shared` modules. After
-    each step, watch(steps so far, average) may look at the moving average.
+    Trains every weight of `model` that wants a gradient. The loss may use other modules, too.
+
+    loss_of_step(step): draws that step's batch and returns its loss; it must depend on nothing but
+    the step and the weights. checkpoint: a file to resume from if it exists, and to write; None
+    keeps none. label: of the progress bar; None shows none. identity: what else, beside recipe,
+    seed and configuration, makes a checkpoint belong to this run. shared: the modules whose work
+    several processes share. after_step(steps done, average): called after each step, e.g. to
+    evaluate the moving average. Raises InputError if the checkpoint is another run's or damaged,
+    or if the loss is not finite.
     """
     device = next(model.parameters()).device
     channels_last(model)
-    optimizers = optimizers_for(model, recipe)
+    optimizers = optimizers_for(model, recipe.learning_rate, recipe.weight_decay)
     schedules = [
         OneCycleLR(
             optimizer,
@@ -123,11 +135,11 @@ def train(
         for optimizer in optimizers
     ]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
-    average.n_averaged = average.n_averaged.cpu()  # it is looked at in every step: no GPU waits
+    average.n_averaged = average.n_averaged.cpu()  # kept on the CPU to avoid a sync at every step
     parts = [model, average, *optimizers, *schedules]
     network = repr(getattr(model, "config", None))
-    run = {**asdict(recipe), "seed": seed, "stage": label, "network": network}
-    start, before = 0, 0.0  # steps, and seconds that they took
+    run = {**asdict(recipe), "seed": seed, "network": network, **(identity or {})}
+    start, before = 0, 0.0  # steps, and the seconds that they took
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)
         start, before = state["step"], state["seconds"]
@@ -153,18 +165,18 @@ def train(
         for part in (*optimizers, *schedules):
             part.step()
         average.update_parameters(model)
-        if watch:
-            watch(step + 1, average.module)
+        if after_step:
+            after_step(step + 1, average.module)
         bar.update()
         save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
-        if step % 10 == 0 or save_now:  # not at every step: a GPU would have to wait
+        if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
             if not loss.isfinite():
                 bar.close()
-                raise ValueError(
-                    f"{label}: the loss is {loss.item()} at step {step}; lower the rate"
+                raise InputError(
+                    f"{label}: the loss is {loss.item()} at step {step}; lower the learning rate"
                 )
-            rate = (bar.format_dict["rate"] or 0) * recipe.batch_size
-            bar.set_postfix_str(f"loss {loss.item():.3f}, {rate:.0f} pictures/s")
+            speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
+            bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
         if save_now:
             if checkpoint and parallel.rank() == 0:
                 save(step + 1)

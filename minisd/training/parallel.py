@@ -2,12 +2,13 @@
 
     torchrun --nproc-per-node=2 -m minisd train
 
-Every process draws the same batch, sends its own part of it through the networks, and gathers the
-answers of all. So each holds the whole batch's answers and computes the same loss, be it CLIP's,
-which compares every picture with every caption. Going back, each follows its own part, and the
-gradients are summed. In a single process nothing of this happens.
+Every process draws the same batch, sends its own chunk of it through the networks, and gathers the
+outputs of all. So each holds the outputs of the whole batch and computes the same loss, even
+CLIP's, which compares every picture with every caption. In the backward pass each follows its own
+chunk, and the gradients are summed. A single process does none of this.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -16,6 +17,36 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..errors import InputError
+
+
+def launch(processes: int, arguments: list[str]) -> int:
+    """Run `minisd` with these arguments in several processes, by PyTorch's own launcher.
+
+    Returns the exit code.
+    """
+    from torch.distributed import run as torchrun  # here, as it adds 0.2 s to every start
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    for name in ("MMAP", "TRIM"):  # glibc keeps freed memory for the next step, up to a gigabyte
+        os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(2**30))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process reports
+    launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
+    try:
+        torchrun.main([*launcher, *arguments])
+    except ChildFailedError:  # the first process has said why
+        return 1
+    except SignalException as signal:
+        raise KeyboardInterrupt from signal
+    return 0
+
+
+def launched() -> bool:
+    """Whether the launcher started this process."""
+    return "LOCAL_RANK" in os.environ
+
 
 def count() -> int:
     """How many processes share the work."""
@@ -23,53 +54,53 @@ def count() -> int:
 
 
 def rank() -> int:
-    """The number of this process; number 0 writes the files and shows the progress."""
+    """The number of this process. Number 0 writes the files and shows the progress."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def wait() -> None:
-    """Until every process has come this far."""
+    """Wait until every process has come this far."""
     if count() > 1:
         dist.barrier()
 
 
 @contextmanager
 def processes(device: torch.device):
-    """Join the other processes, if the launcher started any. ValueError if they cannot work so."""
-    if launched := "LOCAL_RANK" in os.environ:
+    """Join the other processes, if the launcher started any. InputError if they cannot share."""
+    if launched():
         if device.type == "mps" and os.environ["WORLD_SIZE"] != "1":
-            raise ValueError("an Apple GPU trains in one process only; or take --device cpu")
+            raise InputError("an Apple GPU trains in one process only; or take --device cpu")
         gpu = device.type == "cuda"
         dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
     try:
         yield
     finally:
-        if launched:
+        if launched():
             dist.destroy_process_group()
 
 
-def part(whole: Tensor) -> Tensor:
-    """This process's part of a batch: (B, ...) -> (B / processes, ...)."""
+def chunk(whole: Tensor) -> Tensor:
+    """This process's chunk of a batch: (B, ...) -> (B / processes, ...)."""
     if len(whole) % count():
-        raise ValueError(f"a batch of {len(whole)} cannot be shared out to {count()} processes")
+        raise InputError(f"a batch of {len(whole)} cannot be shared out to {count()} processes")
     return whole.chunk(count())[rank()].contiguous()
 
 
 def gather(mine: Tensor) -> Tensor:
-    """The parts of all processes (B / processes, ...) -> the whole batch (B, ...)."""
+    """The chunks of all processes (B / processes, ...) -> the whole batch (B, ...)."""
     if count() == 1:
         return mine
-    parts = [torch.empty_like(mine) for _ in range(count())]
-    dist.all_gather(parts, mine)
-    return torch.cat(parts)
+    chunks = [torch.empty_like(mine) for _ in range(count())]
+    dist.all_gather(chunks, mine)
+    return torch.cat(chunks)
 
 
-class Part(torch.autograd.Function):
-    """part, with gradients: those that the processes find for their parts, put together."""
+class Chunk(torch.autograd.Function):
+    """chunk, with gradients: the gradients of all chunks, gathered."""
 
     @staticmethod
     def forward(ctx, whole: Tensor) -> Tensor:
-        return part(whole)
+        return chunk(whole)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -77,7 +108,7 @@ class Part(torch.autograd.Function):
 
 
 class Gather(torch.autograd.Function):
-    """gather, with gradients: the loss is the same everywhere, and so is its gradient."""
+    """gather, with gradients: the loss is the same in every process, and so is its gradient."""
 
     @staticmethod
     def forward(ctx, mine: Tensor) -> Tensor:
@@ -85,18 +116,18 @@ class Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return part(gradient)
+        return chunk(gradient)
 
 
 @contextmanager
 def shared(*modules: nn.Module):
-    """Within it each process runs these modules on its part of a batch, and gets the whole back.
+    """Inside it each process runs these modules on its chunk of a batch and gets the whole back.
 
     Their inputs are tensors (B, ...), and so is their output.
     """
     hooks = []
     for module in modules if count() > 1 else ():
-        take = lambda _, inputs: tuple(map(Part.apply, inputs))  # noqa: E731
+        take = lambda _, inputs: tuple(map(Chunk.apply, inputs))  # noqa: E731
         hooks.append(module.register_forward_pre_hook(take))
         hooks.append(module.register_forward_hook(lambda _, __, answer: Gather.apply(answer)))
     try:
@@ -107,7 +138,7 @@ def shared(*modules: nn.Module):
 
 
 def sum_gradients(*modules: nn.Module) -> None:
-    """Add up what the processes found for the weights of shared modules."""
+    """Sum the gradients of the shared modules over all processes."""
     gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
     if count() > 1 and gradients:
         total = torch.cat([gradient.flatten() for gradient in gradients])
@@ -118,12 +149,12 @@ def sum_gradients(*modules: nn.Module) -> None:
 
 
 def share_out(work: Callable[[list[Tensor]], list[Tensor]], tensors: list[Tensor]) -> list[Tensor]:
-    """work(tensors), of which each process does a part. `work` keeps their number and shapes."""
+    """work(tensors), each process doing some of them. `work` keeps their number and shapes."""
     if count() == 1:
         return work(tensors)
     done = [torch.zeros_like(x) for x in tensors]
     done[rank() :: count()] = work(tensors[rank() :: count()])
     total = torch.cat([x.flatten() for x in done])
     dist.all_reduce(total)  # what the others did is zero here
-    parts = total.split([x.numel() for x in tensors])
-    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
+    pieces = total.split([x.numel() for x in tensors])
+    return [piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minisd.data import ONE, VALUES, all_combinations, draw_batch, is_held_out, render, scenes
+from minisd.data import VALUES, OneDigit, all_combinations, draw_batch, is_held_out, render, scenes
 
 HUES = {  # degrees on the colour circle; white has none
     "red": (-15, 15),

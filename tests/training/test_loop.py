@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from minisd.errors import InputError
 from minisd.training import Recipe, loop
 from tests.helpers import equal
 
@@ -17,10 +18,18 @@ class Stop(Exception):
     pass
 
 
-def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None, watch=None):
+class Tiny(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 5, 3, padding=1), nn.SiLU(), nn.Conv2d(5, 3, 1))
+
+    def hidden_matrices(self):
+        return [self[0].weight, self[2].weight]
+
+
+def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None, after_step=None):
     """Train a tiny network to halve pictures; stop where told, replace the loss where told."""
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.SiLU(), nn.Conv2d(5, 3, 1))
+    model = Tiny()
 
     def loss_of_step(step):
         if step == stop_at:
@@ -31,7 +40,9 @@ def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None, watch=None):
         return loss * (loss_at or {}).get(step, 1.0)
 
     run.weights = []  # at the start of each step
-    return loop.train(model, loss_of_step, recipe, path, seed, "test", watch=watch).state_dict()
+    return loop.train(
+        model, loss_of_step, recipe, path, seed, "test", after_step=after_step
+    ).state_dict()
 
 
 def read(path):
@@ -108,10 +119,10 @@ def test_the_result_is_the_moving_average_of_the_weights(path):
         assert not torch.equal(result[k], after[-1][k])
 
 
-def test_the_average_can_be_watched(path):
+def test_the_average_can_be_looked_at_after_each_step(path):
     seen = []
-    watch = lambda steps, average: seen.append((steps, copy.deepcopy(average.state_dict())))  # noqa: E731
-    result = run(path, watch=watch)
+    look = lambda steps, average: seen.append((steps, copy.deepcopy(average.state_dict())))  # noqa: E731
+    result = run(path, after_step=look)
     assert [steps for steps, _ in seen] == list(range(1, 13))
     assert equal(seen[-1][1], result) and not equal(seen[-2][1], result)
 
@@ -121,7 +132,7 @@ def test_training_lowers_the_loss(path):
     x = torch.randn(64, 3, 4, 4)
     loss = []
     for weights in (run.weights[0], run.weights[-1]):
-        model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.SiLU(), nn.Conv2d(5, 3, 1))
+        model = Tiny()
         model.load_state_dict(weights)
         loss.append((model(x) - x / 2).square().mean())
     assert loss[1] < loss[0] / 2
@@ -242,3 +253,37 @@ def test_each_use_step_and_seed_has_randomness_of_its_own():
         for seed in range(4)
     }
     assert len(numbers) == 200
+
+
+def test_what_is_frozen_stays_and_what_lies_outside_the_model_may_be_used(path):
+    """An adapter is trained through a frozen network that is not part of it."""
+    torch.manual_seed(0)
+    frozen, adapter = Tiny().requires_grad_(False), nn.Conv2d(3, 3, 1)
+    before = copy.deepcopy(frozen.state_dict())
+    adapter.bias.requires_grad_(False)
+    bias, weight = adapter.bias.clone(), adapter.weight.clone()
+
+    def loss_of_step(step):
+        x = torch.randn(4, 3, 4, 4, generator=loop.generator_for("x", step, 0))
+        return (frozen(adapter(x)) - x / 2).square().mean()
+
+    average = loop.train(adapter, loss_of_step, RECIPE, path)
+    assert equal(frozen.state_dict(), before) and torch.equal(average.bias, bias)
+    assert not torch.equal(average.weight, weight)
+    state = read(path)
+    assert state["step"] == 12 and len(state["parts"]) == 4  # one optimizer, one schedule
+
+
+def test_another_identity_is_another_run(path):
+    run(path)
+    with pytest.raises(InputError, match="another stage;"):
+        loop.train(Tiny(), lambda step: 1 / 0, RECIPE, path, identity={"stage": "unet"})
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"batch_size": -1}, {"learning_rate": float("nan")}, {"ema_decay": 1.5}]
+)
+def test_a_recipe_that_cannot_train_is_refused(bad):
+    (name,) = bad
+    with pytest.raises(InputError, match=f"{name} must be"):
+        replace(RECIPE, **bad)

@@ -16,16 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 # Trains tiny networks; each process writes down every loss and gradient, and its last weights.
 SCRIPT = """
 import json, sys
-from dataclasses import replace
 from pathlib import Path
 import torch
 from minisd.training import loop, parallel, stages
-from tests.helpers import shrink
+from tests.helpers import change_recipe, tiny_run
 
 folder, losses, gradients, weights = Path(sys.argv[1]), [], [], {}
 loop.mixed_precision = stages.mixed_precision = lambda _: torch.autocast("cpu", enabled=False)
 # Without an average the result is the last step's weights, which a wrong gradient moves.
-recipes = {k: replace(r, ema_decay=0.0) for k, r in shrink(stages).items()}
+run = tiny_run(folder / "run")
+for stage in run.recipes:
+    run = change_recipe(run, stage, ema_decay=0.0)
 
 def noted(loss_of):
     def loss(*arguments):
@@ -52,7 +53,7 @@ def keep(model, *arguments, **options):
 
 stages.train = keep
 with parallel.processes(torch.device("cpu")):
-    stages.train_all(folder / "run", recipes=recipes)
+    stages.train_all(run)
     me = parallel.rank()
     (folder / f"losses{me}.json").write_text(json.dumps([loss.item() for loss in losses]))
     torch.save({"weights": weights, "gradients": gradients}, folder / f"{me}.pt")
@@ -134,7 +135,7 @@ def test_one_process_writes_the_run(two):
 def test_a_single_process_keeps_everything_for_itself():
     assert (parallel.count(), parallel.rank()) == (1, 0)
     batch = torch.arange(6)
-    assert torch.equal(parallel.part(batch), batch)
+    assert torch.equal(parallel.chunk(batch), batch)
     layer = torch.nn.Linear(2, 2)
     with parallel.shared(layer):
         assert not layer._forward_hooks
@@ -143,4 +144,4 @@ def test_a_single_process_keeps_everything_for_itself():
 def test_a_batch_that_cannot_be_shared_out_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(parallel, "count", lambda: 4)
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared out to 4 processes"):
-        parallel.part(torch.arange(6))
+        parallel.chunk(torch.arange(6))

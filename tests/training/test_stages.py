@@ -5,26 +5,27 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from minisd import StableDiffusion, data
-from minisd.data import is_held_out
+from minisd.data import TwoDigits, is_held_out
 from minisd.machine import mixed_precision
-from minisd.training import stages
-from tests.helpers import equal, shrink
+from minisd.models import Autoencoder, TextEncoder
+from minisd.training import RECIPES, stages
+from tests.helpers import change_recipe, equal, our_tokenizer, tiny_run
 
 # A run that saves at every step, and then waits to be killed after the second step of one stage.
 VICTIM = """
 import sys, time
 from pathlib import Path
 from minisd.training import loop, stages
-from tests.helpers import shrink
+from tests.helpers import tiny_run
 
 directory, victim = Path(sys.argv[1]), sys.argv[2]
-recipes, save = shrink(stages), loop.save_atomically
+save = loop.save_atomically
 loop.SAVE_EVERY = 0.0
 
 def save_and_wait(state, path):
@@ -33,21 +34,15 @@ def save_and_wait(state, path):
         time.sleep(600)
 
 loop.save_atomically = save_and_wait
-stages.train_all(directory, recipes=recipes)
+stages.train_all(tiny_run(directory))
 """
-
-
-@pytest.fixture
-def recipes(monkeypatch):
-    return shrink(stages, monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The directory of a run that nobody stopped."""
     directory = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        stages.train_all(directory, recipes=shrink(stages, patch.setattr))
+    stages.train_all(tiny_run(directory))
     return directory
 
 
@@ -80,38 +75,39 @@ def test_training_writes_a_pipeline_that_draws(whole):
 
 def test_the_run_says_what_it_cost(whole):
     run = json.loads((whole / "training.json").read_text())
-    assert run["seed"] == 0 and run["world"] == "one digit" and run["processes"] == 1
-    assert set(run["stages"]) == set(stages.RECIPES) and "cores" in run["machine"]
+    assert run["seed"] == 0 and run["data"] == {"name": "one"} and run["processes"] == 1
+    assert set(run["stages"]) == set(RECIPES) and "cores" in run["machine"]
     for cost in run["stages"].values():
         assert cost["pictures"] == 64 and 0 < cost["seconds"] < 60
 
 
-def test_the_harder_world_is_trained_by_the_same_code(tmp_path, recipes):
-    stages.train_all(tmp_path / "two", recipes=recipes, world=stages.data.TWO)
+def test_the_harder_world_is_trained_by_the_same_code(tmp_path):
+    world = TwoDigits(pool_size=500, supersample=1)
+    stages.train_all(tiny_run(tmp_path / "two", dataset=world))
     pipe = StableDiffusion.from_pretrained(tmp_path / "two")
     prompt = "a red three left of a blue seven"
     assert not pipe.tokenizer.unknown_words(prompt)
     assert pipe(prompt, num_inference_steps=2, output_type="pt").images.shape == (1, 3, 32, 32)
-    assert json.loads((tmp_path / "two" / "training.json").read_text())["world"] == "two digits"
+    assert json.loads((tmp_path / "two" / "training.json").read_text())["data"] == {"name": "two"}
 
 
-def test_processes_that_cannot_share_the_batches_are_refused(tmp_path, recipes, monkeypatch):
+def test_processes_that_cannot_share_the_batches_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(stages.parallel, "count", lambda: 3)
     with pytest.raises(ValueError, match="3 processes cannot share batches of 16; take 1, 2, 4"):
-        stages.train_all(tmp_path / "three", recipes=recipes)
+        stages.train_all(tiny_run(tmp_path / "three"))
     assert not (tmp_path / "three").exists()
 
 
 def test_the_scale_of_the_latents_is_measured_not_copied(whole):
     autoencoder = StableDiffusion.from_pretrained(whole).autoencoder
-    images = stages.data.draw_batch(1000, "train", torch.Generator().manual_seed(5)).images
+    images = data.draw_batch(1000, "train", torch.Generator().manual_seed(5)).images
     with torch.no_grad():
         latents = autoencoder.encode(images).sample() * autoencoder.config.scaling_factor
     assert latents.std().item() == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "clip", "unet"])
-def test_a_run_that_is_killed_resumes_to_the_same_bits(whole, tmp_path, recipes, stage):
+def test_a_run_that_is_killed_resumes_to_the_same_bits(whole, tmp_path, stage):
     directory = tmp_path / "run"
     checkpoint = directory / "training" / f"{stage}.ckpt"
     process = subprocess.Popen([sys.executable, "-c", VICTIM, str(directory), stage])
@@ -125,55 +121,57 @@ def test_a_run_that_is_killed_resumes_to_the_same_bits(whole, tmp_path, recipes,
     assert torch.load(checkpoint, weights_only=True)["step"] in (1, 2)
     assert not (directory / "model_index.json").exists()
 
-    stages.train_all(directory, resume=True, recipes=recipes)
+    stages.train_all(tiny_run(directory), resume=True)
     assert files(directory) == files(whole)
     assert equal(checkpoints(directory), checkpoints(whole))
 
 
-def test_resuming_a_finished_run_changes_nothing(whole, recipes):
+def test_resuming_a_finished_run_changes_nothing(whole):
     before = files(whole), checkpoints(whole)
-    stages.train_all(whole, resume=True, recipes=recipes)
+    stages.train_all(tiny_run(whole), resume=True)
     assert equal((files(whole), checkpoints(whole)), before)
 
 
-def test_another_seed_gives_another_model(whole, tmp_path, recipes):
-    stages.train_all(tmp_path / "other", seed=1, recipes=recipes)
+def test_another_seed_gives_another_model(whole, tmp_path):
+    stages.train_all(tiny_run(tmp_path / "other", seed=1))
     ours, other = files(tmp_path / "other"), files(whole)
     assert ours.keys() == other.keys()
     for path in ours:
         assert (ours[path] != other[path]) == (path.suffix == ".safetensors" or "vae" in path.parts)
 
 
-def test_resuming_with_another_seed_or_recipe_is_refused(whole, recipes):
+def test_resuming_with_another_seed_or_recipe_or_data_is_refused(whole):
     before = files(whole), checkpoints(whole)
     with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* another seed"):
-        stages.train_all(whole, seed=1, resume=True, recipes=recipes)
-    recipes["clip"] = replace(recipes["clip"], learning_rate=0.5)
+        stages.train_all(tiny_run(whole, seed=1), resume=True)
+    with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* another data"):
+        stages.train_all(tiny_run(whole, dataset=TwoDigits()), resume=True)
+    other = change_recipe(tiny_run(whole), "clip", learning_rate=0.5)
     with pytest.raises(ValueError, match=r"clip\.ckpt .* another learning_rate"):
-        stages.train_all(whole, resume=True, recipes=recipes)
+        stages.train_all(other, resume=True)
     assert equal((files(whole), checkpoints(whole)), before)
 
 
-def test_a_directory_that_holds_something_is_left_alone(tmp_path, recipes):
+def test_a_directory_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="not empty.*--resume.*--out") as error:
-        stages.train_all(tmp_path, recipes=recipes)
+        stages.train_all(tiny_run(tmp_path))
     assert str(tmp_path) in str(error.value)
     assert files(tmp_path) == {(tmp_path / "thesis.txt").relative_to(tmp_path): b"years of work"}
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("name", ["", "not/there"])
-def test_there_must_be_a_run_to_resume(tmp_path, recipes, name):
+def test_there_must_be_a_run_to_resume(tmp_path, name):
     with pytest.raises(ValueError, match="no run to resume.*--resume") as error:
-        stages.train_all(tmp_path / name, resume=True, recipes=recipes)
+        stages.train_all(tiny_run(tmp_path / name), resume=True)
     assert str(tmp_path / name) in str(error.value)
     assert not os.listdir(tmp_path)
 
 
 def test_hard_negatives_are_seen_combinations_in_groups_that_differ_in_the_digit_only():
     for seed in range(50):
-        batch = stages.hard_negatives(128, torch.Generator().manual_seed(seed))
+        batch = data.ONE.hard_negatives(128, torch.Generator().manual_seed(seed))
         assert batch.shape == (128, 4)
         assert not is_held_out(batch).any()
         groups = batch[:96].unflatten(0, (12, 8))  # eight of ten digits: two are held out
@@ -183,7 +181,7 @@ def test_hard_negatives_are_seen_combinations_in_groups_that_differ_in_the_digit
 
 
 def test_hard_negatives_of_two_digits_are_seen_ones_of_few_groups():
-    batch = stages.hard_negatives(128, torch.Generator().manual_seed(0), data.TWO)
+    batch = data.TWO.hard_negatives(128, torch.Generator().manual_seed(0))
     assert batch.shape == (128, 5) and not data.TWO.is_held_out(batch).any()
     hard = batch[:80]
     assert len(hard[:, [1, 4]].sort(dim=1).values.unique(dim=0)) <= 4  # colours of four groups
@@ -194,14 +192,14 @@ def test_hard_negatives_of_two_digits_are_seen_ones_of_few_groups():
 
 @pytest.mark.parametrize("size", [1, 10, 33, 64])
 def test_hard_negatives_fill_a_batch_of_any_size(size):
-    batch = stages.hard_negatives(size, torch.Generator().manual_seed(0))
+    batch = data.ONE.hard_negatives(size, torch.Generator().manual_seed(0))
     assert batch.shape == (size, 4) and not is_held_out(batch).any()
 
 
 def test_the_tokenizer_knows_every_caption_whole():
-    tokenizer = stages.train_tokenizer()
-    captions, _ = stages.data.write_captions(
-        stages.data.all_combinations().repeat(4, 1), torch.Generator().manual_seed(1)
+    tokenizer = stages.train_tokenizer(tiny_run(Path("unused")))
+    captions, _ = data.write_captions(
+        data.all_combinations().repeat(4, 1), torch.Generator().manual_seed(1)
     )
     for caption in captions:
         assert not tokenizer.cut(caption) and not tokenizer.unknown_words(caption)
@@ -209,19 +207,20 @@ def test_the_tokenizer_knows_every_caption_whole():
 
 
 @pytest.fixture
-def parts(recipes):
+def parts():
     """Autoencoder, tokenizer and text encoder, as they come to stage 3."""
     torch.manual_seed(0)
-    tokenizer = stages.train_tokenizer()
-    text = stages.TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length)
-    return stages.Autoencoder().eval(), tokenizer, stages.TextEncoder(text)
+    run, tokenizer = tiny_run(Path("unused")), our_tokenizer()
+    autoencoder = Autoencoder(run.autoencoder_config).eval()
+    return autoencoder, tokenizer, TextEncoder(run.clip_config(tokenizer).text)
 
 
 @torch.no_grad()
 def test_the_pool_is_encoded_with_its_own_captions(parts):
     autoencoder, tokenizer, text_encoder = parts
-    latents, contexts = stages.encode_pool(autoencoder, tokenizer, text_encoder, 3, "cpu")
-    batch = next(stages.data.draw_pool(500, seed=3))
+    run = tiny_run(Path("unused"), seed=3)
+    latents, contexts = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
+    batch = next(run.dataset.pool(seed=3))
     scale = autoencoder.config.scaling_factor
     with mixed_precision("cpu"):  # of pictures and captions; in bfloat16 where training is
         mean = autoencoder.encode(batch.images).mean
@@ -231,7 +230,7 @@ def test_the_pool_is_encoded_with_its_own_captions(parts):
 
 
 def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
-    tmp_path, monkeypatch, recipes, parts
+    tmp_path, monkeypatch, parts
 ):
     shown, loss = [], stages.denoising_loss
 
@@ -241,11 +240,10 @@ def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
 
     monkeypatch.setattr(stages, "denoising_loss", spy)
     autoencoder, tokenizer, text_encoder = parts
-    recipe = replace(recipes["unet"], steps=20, batch_size=50)
-    arguments = (tokenizer, text_encoder, autoencoder, stages.NoiseSchedule())
-    stages.train_unet(tmp_path, 0, "cpu", recipe, *arguments)
+    run = change_recipe(tiny_run(tmp_path), "unet", steps=20, batch_size=50)
+    stages.train_unet(run, tokenizer, text_encoder, autoencoder, stages.NoiseSchedule())
 
-    latents, contexts = stages.encode_pool(autoencoder, tokenizer, text_encoder, 0, "cpu")
+    latents, contexts = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
     with torch.no_grad():
         empty = text_encoder(tokenizer([""]))
     x0, context = (torch.cat(tensors) for tensors in zip(*shown, strict=True))  # (1000, ...)

@@ -1,12 +1,12 @@
-"""Muon: gradient descent in which every direction of a weight matrix counts the same.
+"""Muon for the hidden matrices of a network, AdamW for everything else.
 
-Adam gives each weight its own pace. Muon sees the weights of a layer as the matrix that they are,
-and steps along the nearest matrix whose singular values are all one: what is rare in the gradient
-(which digit the caption names) is learnt as fast as what is frequent (its colour).
+Adam adapts the step of each weight by itself. Muon treats the weights of a layer as the matrix that
+they are and steps along the nearest matrix whose singular values are all one: what is rare in the
+gradient (which digit the caption names) is learnt as fast as what is frequent (its colour).
 
 Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
 2025, "Muon is scalable for LLM training", section 2.2, for the size of a step. torch.optim.Muon is
-the same, but multiplies in bfloat16, which most processors do slowly, and takes no convolutions.
+the same, but multiplies in bfloat16, which is slow on most processors, and takes no convolutions.
 """
 
 import math
@@ -37,7 +37,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def orthogonalize_all(matrices: list[Tensor]) -> list[Tensor]:
-    """Each of the matrices; neighbours of the same shape at once, which is faster."""
+    """Orthogonalize each matrix; neighbours of the same shape together, which is faster."""
     groups = groupby(matrices, key=lambda matrix: matrix.shape)
     return [x for _, group in groups for x in orthogonalize(torch.stack(list(group)))]
 
@@ -45,7 +45,7 @@ def orthogonalize_all(matrices: list[Tensor]) -> list[Tensor]:
 class Muon(torch.optim.Optimizer):
     """For weights of two or more dimensions; a convolution's (O, I, h, w) counts as (O, I h w).
 
-    `lr` means what it means in AdamW: a step changes the weights by about 0.2 lr, root mean square.
+    `lr` has the scale of AdamW's: a step changes the weights by about 0.2 lr, root mean square.
     """
 
     def __init__(self, params, lr: float, weight_decay: float = 0.01, momentum: float = 0.95):
@@ -54,15 +54,16 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            ahead = [self.look_ahead(p, group["momentum"]).flatten(1) for p in group["params"]]
+            used = [p for p in group["params"] if p.grad is not None]
+            ahead = [self.look_ahead(p, group["momentum"]).flatten(1) for p in used]
             directions = parallel.share_out(orthogonalize_all, ahead)  # each (O, I h w)
-            for p, direction in zip(group["params"], directions, strict=True):
-                size = 0.2 * math.sqrt(max(direction.shape))  # 1 / sqrt(max) is what an entry has
+            for p, direction in zip(used, directions, strict=True):
+                size = 0.2 * math.sqrt(max(direction.shape))  # an entry's size is 1 / sqrt(max)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction.reshape(p.shape), alpha=-group["lr"] * size)
 
     def look_ahead(self, p: nn.Parameter, momentum: float) -> Tensor:
-        """Nesterov's momentum: the gradient, averaged over the steps so far, and once more."""
+        """Nesterov's momentum: the moving average of the gradients, and this gradient once more."""
         state = self.state[p]
         if not state:
             state["average"] = torch.zeros_like(p)
@@ -70,13 +71,26 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(average, momentum)
 
 
-def hidden_weights(model: nn.Module) -> list[nn.Parameter]:
-    """What Muon is for: all matrices and convolutions, ordered by shape.
+def optimizers_for(
+    model: nn.Module, learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of all weights that want gradients, one or two of them.
 
-    Left out are the embeddings and the first and last convolutions, which meet words, times and
-    pixels.
+    Muon takes what the model calls its `hidden_matrices()`, AdamW all else. A model without that
+    method is left to AdamW.
     """
-    ends = ("embed", "conv_in", "conv_out")
-    named = model.named_parameters()
-    hidden = [p for name, p in named if p.ndim > 1 and not any(end in name for end in ends)]
-    return sorted(hidden, key=lambda p: tuple(p.shape))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    chosen = {id(p) for p in model.hidden_matrices()} if hasattr(model, "hidden_matrices") else ()
+    hidden = [p for p in trained if id(p) in chosen]
+    hidden.sort(key=lambda p: tuple(p.shape))  # equal shapes are orthogonalized together
+    rest = [p for p in trained if id(p) not in chosen]
+    optimizers: list[torch.optim.Optimizer] = []
+    if hidden:
+        optimizers.append(Muon(hidden, learning_rate, weight_decay))
+    if rest:
+        fused = rest[0].device.type != "mps"
+        options = {"betas": (0.9, 0.99), "weight_decay": weight_decay, "fused": fused}
+        optimizers.append(torch.optim.AdamW(rest, learning_rate, **options))
+    if not optimizers:
+        raise ValueError("there is nothing to train: no weight of this model wants a gradient")
+    return optimizers

@@ -13,7 +13,7 @@ from minisd.models import (
     UNetConfig,
     VisionConfig,
 )
-from minisd.training.muon import Muon, hidden_weights, orthogonalize
+from minisd.training.optimizers import Muon, optimizers_for, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 60), (60, 12)])
@@ -83,8 +83,53 @@ def test_embeddings_and_the_first_and_last_convolutions_are_left_to_adam():
         | {f"{text}.token_embedding.weight", f"{vision}.patch_embedding.weight"},
     }
     for model, expected in left.items():
-        hidden = {id(p) for p in hidden_weights(model)}
+        muon, adamw = optimizers_for(model, 1e-3, 0.01)
+        ours, rest = (optimizer.param_groups[0]["params"] for optimizer in (muon, adamw))
+        assert len(ours) + len(rest) == len(list(model.parameters()))
+        hidden = {id(p) for p in ours}
         named = [(name, p) for name, p in model.named_parameters() if p.ndim > 1]
         assert {name for name, p in named if id(p) not in hidden} == expected
-        shapes = [tuple(p.shape) for p in hidden_weights(model)]
+        shapes = [tuple(p.shape) for p in ours]
         assert shapes == sorted(shapes)  # equal ones side by side
+
+
+class Adapter(nn.Module):
+    """Two low-rank matrices, and nothing else: LoRA."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Linear(6, 2, bias=False), nn.Linear(2, 6, bias=False)
+
+    def hidden_matrices(self):
+        return [self.down.weight, self.up.weight]
+
+    def forward(self, x):
+        return x + self.up(self.down(x))
+
+
+def test_nothing_but_matrices_needs_no_adamw():
+    (optimizer,) = optimizers_for(Adapter(), 1e-3, 0.0)
+    assert isinstance(optimizer, Muon) and len(optimizer.param_groups[0]["params"]) == 2
+
+
+def test_a_model_that_names_no_matrices_is_left_to_adamw():
+    embedding = nn.Embedding(5, 3)  # textual inversion
+    (optimizer,) = optimizers_for(embedding, 1e-3, 0.0)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["params"] == [embedding.weight]
+
+
+def test_frozen_weights_belong_to_no_optimizer():
+    model = Adapter()
+    model.down.requires_grad_(False)
+    (optimizer,) = optimizers_for(model, 1e-3, 0.0)
+    assert [p is model.up.weight for p in optimizer.param_groups[0]["params"]] == [True]
+    with pytest.raises(ValueError, match="nothing to train"):
+        optimizers_for(model.requires_grad_(False), 1e-3, 0.0)
+
+
+def test_a_weight_without_a_gradient_stays_as_it_is():
+    used, unused = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3, 3))
+    used.grad = torch.eye(3)
+    Muon([used, unused], lr=0.1).step()
+    assert torch.equal(unused, torch.ones(3, 3)) and not torch.equal(used, torch.ones(3, 3))

@@ -1,0 +1,131 @@
+"""What the command line does: train, sample, evaluate."""
+
+import json
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from . import data, plots
+from .checkpoint import read_json
+from .errors import InputError
+from .evaluation import Judge, Settings, evaluate, format_table
+from .machine import describe, pick_device
+from .pipeline import StableDiffusion
+from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
+from .training.estimate import estimate
+from .training.run import DERIVED
+from .training.stages import check
+
+GALLERY = 32  # pictures
+
+
+def train(o: Namespace) -> None:
+    """Train all three networks, then draw a gallery and measure."""
+    device = pick_device(o.device)
+    dataset = data.load_dataset(o.data, o.size)
+    recipes = override(recipes_for(dataset, o.effort), o.recipe)
+    networks = override(NETWORKS, o.network, DERIVED)
+    run = Run(o.out, dataset, o.seed, device, recipes, networks)
+    judge = judge_for(dataset, device)  # before the long work, in case it is not there
+    with parallel.processes(device):
+        announce(run, o.resume)
+        pipe = train_all(run, o.resume)
+        if parallel.rank() > 0:
+            return
+
+    generator = torch.Generator().manual_seed(o.seed)
+    real = dataset.batch(GALLERY, "train", generator)
+    plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
+    captions = dataset.gallery(GALLERY, generator)
+    drawn = pipe(captions, generator=generator).images
+    plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
+    print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
+    print(f'draw with it: python -m minisd sample "{captions[0]}" --weights {o.out}')
+    settings = Settings(seed=o.seed, trained=o.seed)
+    report(pipe, judge, dataset, settings, o.out / "evaluation.json")
+
+
+def announce(run: Run, resume: bool) -> None:
+    """Say what was found and how long training will take."""
+    check(run, resume)
+    seconds = estimate(run, train_tokenizer(run))
+    if parallel.rank() == 0:
+        for line in run.dataset.describe():
+            print(line)
+        print(f"training will take about {seconds / 60:.0f} minutes on this machine", flush=True)
+
+
+def sample(o: Namespace) -> None:
+    """Draw pictures from captions into one file."""
+    plots.check_name(o.out)
+    pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
+    images = pipe(
+        o.prompts,
+        num_inference_steps=o.steps,
+        guidance_scale=o.guidance,
+        guidance_rescale=o.rescale,
+        negative_prompt=o.negative,
+        eta=o.eta,
+        generator=torch.Generator().manual_seed(o.seed),
+        sampler=o.sampler,
+        progress=True,
+    ).images
+    plots.save(plots.gallery(images, o.prompts), o.out)
+    print(f"wrote {o.out}")
+
+
+def measure(o: Namespace) -> None:
+    """Measure a checkpoint on the data that it was trained on, or on what --data names."""
+    device = pick_device(o.device)
+    if o.json:
+        o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
+    pipe = StableDiffusion.from_pretrained(o.weights, device)
+    dataset = dataset_of(pipe, o)
+    training = o.weights / "training.json"
+    trained = read_json(training).get("seed", 0) if training.exists() else 0
+    settings = Settings(
+        samples=o.samples,
+        steps=o.steps,
+        guidance=o.guidance,
+        rescale=o.rescale,
+        sampler=o.sampler,
+        seed=o.seed,
+        trained=trained,
+        synthetic=o.classifier,
+    )
+    report(pipe, judge_for(dataset, device), dataset, settings, o.json)
+
+
+def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
+    """What --data names, else what the checkpoint was trained on. InputError if that is unknown."""
+    about = pipe.data or {}
+    name = o.data or about.get("name")
+    if not name:
+        raise InputError(f"{o.weights} does not say what it was trained on; name it with --data")
+    dataset = data.load_dataset(name, o.size or about.get("image_size"))
+    if dataset.about != about and not o.data:
+        raise InputError(f"{name} has changed since {o.weights} was trained; name it with --data")
+    return dataset
+
+
+def judge_for(dataset: data.Dataset, device: torch.device) -> Judge | None:
+    """Reads digits; there is none for other pictures."""
+    return Judge.load(device=device) if isinstance(dataset, data.World) else None
+
+
+def report(
+    pipe: StableDiffusion,
+    judge: Judge | None,
+    dataset: data.Dataset,
+    settings: Settings,
+    file: Path | None,
+) -> None:
+    """Measure, print the table, write the numbers."""
+    began = time.monotonic()
+    results = evaluate(pipe, judge, dataset, settings)
+    seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
+    print(format_table(results))
+    if file:
+        file.write_text(json.dumps({**seconds, **results}, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,136 @@
+"""One training run: everything that decides its result, in one object."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data import Dataset
+from ..errors import InputError
+from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
+from ..tokenizer import Tokenizer
+from .loop import Recipe
+
+RECIPES = {
+    "autoencoder": Recipe(steps=500, batch_size=32, learning_rate=3e-3),
+    "clip": Recipe(steps=950, batch_size=128, learning_rate=2e-3, weight_decay=0.1),
+    "unet": Recipe(steps=1350, batch_size=64, learning_rate=5e-3),
+}
+NETWORKS = {
+    "autoencoder": AutoencoderConfig(),
+    "text": TextConfig(),
+    "vision": VisionConfig(),
+    "unet": UNetConfig(),
+}
+DERIVED = {  # set by the dataset, the tokenizer, the other networks or by measuring
+    "autoencoder": {"in_channels", "scaling_factor"},
+    "text": {"vocab_size", "end_id", "max_length"},
+    "vision": {"image_size"},
+    "unet": {"sample_size", "in_channels", "out_channels", "cross_attention_dim"},
+}
+
+
+def recipes_for(dataset: Dataset, effort: float = 1) -> dict[str, Recipe]:
+    """RECIPES with as many times the steps as the dataset and the user ask for."""
+    times = dataset.effort * effort
+    return {name: replace(r, steps=max(1, round(times * r.steps))) for name, r in RECIPES.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, on what, how, where, from which seed.
+
+    folder: where the checkpoint goes; networks: their configurations, of which `clip_config` and
+    `unet_config` fill in the fields that other parts decide.
+    """
+
+    folder: Path
+    dataset: Dataset
+    seed: int = 0
+    device: str | torch.device = "cpu"
+    recipes: Mapping[str, Recipe] = field(default_factory=RECIPES.copy)
+    networks: Mapping[str, Any] = field(default_factory=NETWORKS.copy)
+
+    @property
+    def working(self) -> Path:
+        """The folder of the files that a killed run resumes from."""
+        return self.folder / "training"
+
+    def identity(self, stage: str) -> dict:
+        """What, beside recipe, seed and network, tells this run's checkpoints from others'."""
+        return {"stage": stage, "data": self.dataset.about}
+
+    @property
+    def autoencoder_config(self) -> AutoencoderConfig:
+        return self.networks["autoencoder"]
+
+    def clip_config(self, tokenizer: Tokenizer) -> CLIPConfig:
+        text = replace(
+            self.networks["text"],
+            vocab_size=len(tokenizer),
+            end_id=tokenizer.end_id,
+            max_length=tokenizer.max_length,
+        )
+        return CLIPConfig(text, self.vision_config)
+
+    @property
+    def vision_config(self) -> VisionConfig:
+        return replace(self.networks["vision"], image_size=self.dataset.image_size)
+
+    @property
+    def unet_config(self) -> UNetConfig:
+        latents = self.autoencoder_config
+        return replace(
+            self.networks["unet"],
+            sample_size=self.dataset.image_size // latents.downscale,
+            in_channels=latents.latent_channels,
+            out_channels=latents.latent_channels,
+            cross_attention_dim=self.networks["text"].hidden_size,
+        )
+
+
+def override(
+    configs: Mapping[str, Any], settings: Iterable[str], derived: Mapping[str, set[str]] = {}
+) -> dict[str, Any]:
+    """Configurations {name: dataclass} changed as `name.field=value` strings say.
+
+    A value has the type of the field's present one; a tuple's members stand between commas.
+    Fields in `derived` cannot be set. Raises InputError with one line that names what exists.
+    """
+    changed = dict(configs)
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        name, _, key = target.partition(".")
+        if not equals or name not in changed:
+            names = ", ".join(f"{n}.FIELD=VALUE" for n in changed)
+            raise InputError(f"{setting!r} is not one of {names}")
+        known = [f.name for f in fields(changed[name]) if f.name not in derived.get(name, ())]
+        if key not in known:
+            raise InputError(f"{name} has no {key!r} to set; it has {', '.join(known)}")
+        present = getattr(changed[name], key)
+        try:
+            value = parse_like(present, text)
+        except ValueError as error:
+            raise InputError(
+                f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
+            ) from error
+        changed[name] = replace(changed[name], **{key: value})
+    return changed
+
+
+def parse_like(present: Any, text: str) -> Any:
+    """Text -> a value of the type that `present` has. ValueError if it is not one."""
+    if isinstance(present, tuple):
+        return tuple(parse_like(present[0], member) for member in text.split(","))
+    if isinstance(present, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    return type(present)(text)
+
+
+def show(value: Any) -> str:
+    """A value as `parse_like` reads it."""
+    return ",".join(map(show, value)) if isinstance(value, tuple) else str(value).lower()

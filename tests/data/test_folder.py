@@ -1,0 +1,257 @@
+"""A folder of one's own captioned pictures: what is found, split, skipped and refused."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minisd import StableDiffusion
+from minisd.data import Folder, load_dataset
+from minisd.data.folder import read_captions, read_picture
+from minisd.errors import InputError
+from minisd.training import stages
+from minisd.training.estimate import estimate
+from tests.helpers import tiny_run
+
+NAMES = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+
+
+def draw(path, colour, number=0, size=(40, 40)):
+    """One plain picture with a dot that makes it unlike the others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, colour)
+    image.putpixel((number % 40, number // 40), (128, 128, 128))
+    image.save(path)
+
+
+def fill(folder, count=60):
+    """`count` pictures and a metadata.jsonl; returns its rows."""
+    rows = []
+    for i in range(count):
+        name = list(NAMES)[i % len(NAMES)]
+        draw(folder / "pictures" / f"{i:03}.png", NAMES[name], i)
+        rows.append({"file_name": f"pictures/{i:03}.png", "text": f"a {name} square"})
+    text = "\n".join(json.dumps(row) for row in rows) + "\n"
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
+    return rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("folder") / "squares"
+    fill(path)
+    return path
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_pictures_come_with_their_own_captions(folder):
+    batch = Folder(folder).batch(50, "train", seeded())
+    assert batch.images.shape == (50, 3, 32, 32) and batch.attributes is None
+    for image, caption in zip(batch.images, batch.captions, strict=True):
+        name = caption.split()[1]
+        colour = torch.tensor(NAMES[name]) / 127.5 - 1
+        torch.testing.assert_close(image[:, 20, 20], colour, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_pictures_have_the_size_that_is_asked_for(folder, size):
+    dataset = load_dataset(str(folder), size)
+    assert dataset.image_size == size and dataset.batch(2).images.shape == (2, 3, size, size)
+
+
+def test_the_layouts_say_the_same(folder, tmp_path):
+    rows = {folder / "pictures" / f"{i:03}.png" for i in range(60)}
+    captions = read_captions(folder)
+    assert captions.keys() == rows
+    texts = sorted(captions.values())
+
+    table = tmp_path / "table"
+    fill(table)
+    with open(table / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["file_name", "text"])
+        writer.writeheader()
+        for line in (table / "metadata.jsonl").read_text().splitlines():
+            writer.writerow(json.loads(line))
+    (table / "metadata.jsonl").unlink()
+    assert sorted(read_captions(table).values()) == texts
+
+    beside = tmp_path / "beside"
+    for path, text in captions.items():
+        draw(beside / path.name, (0, 0, 0))
+        (beside / path.name).with_suffix(".txt").write_text(f" {text}\n", encoding="utf-8")
+    assert sorted(read_captions(beside).values()) == texts
+
+    classes = tmp_path / "classes"
+    for path, text in captions.items():
+        draw(classes / text.replace(" ", "_") / path.name, (0, 0, 0))
+    assert sorted(read_captions(classes).values()) == texts
+
+
+def test_a_tenth_is_held_back_and_stays_so_whatever_the_files_are_called(folder, tmp_path):
+    dataset = Folder(folder)
+    assert len(dataset.indices["test"]) == 6 and len(dataset.indices["train"]) == 54
+    assert not set(dataset.indices["test"].tolist()) & set(dataset.indices["train"].tolist())
+    for path, text in read_captions(folder).items():
+        renamed = tmp_path / f"{999 - int(path.stem)}.png"
+        renamed.write_bytes(path.read_bytes())
+        renamed.with_suffix(".txt").write_text(text, encoding="utf-8")
+    other = Folder(tmp_path)
+    for split in ("train", "test"):
+        ours, theirs = (
+            {d.pixels[i].numpy().tobytes() for i in d.indices[split]} for d in (dataset, other)
+        )
+        assert ours == theirs
+
+
+def test_test_pictures_are_never_trained_on(folder):
+    dataset = Folder(folder)
+    test = {dataset.pixels[i].numpy().tobytes() for i in dataset.indices["test"]}
+    shown = [dataset.batch(500, "train", seeded()).images, *(b.images for b in dataset.pool())]
+    pixels = ((torch.cat(shown) + 1) * 127.5).round().byte()
+    assert not test & {picture.numpy().tobytes() for picture in pixels}
+    assert len(pixels[500:].unique(dim=0)) == len(dataset.indices["train"]) == dataset.pool_size
+
+
+def test_equal_captions_fit_one_anothers_pictures(folder):
+    dataset = Folder(folder)
+    batch = dataset.batch(20, "train", seeded())
+    fits = dataset.fits(batch)
+    for i, a in enumerate(batch.captions):
+        assert [a == b for b in batch.captions] == fits[i].tolist()
+
+
+def test_the_seed_decides_the_batch(folder):
+    dataset = Folder(folder)
+    a, b, c = (dataset.batch(20, "test", seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(a.images, b.images) and a.captions == b.captions
+    assert not torch.equal(a.images, c.images)
+
+
+def test_the_groups_to_measure_on_are_apart(folder):
+    dataset = Folder(folder)
+    groups = dataset.test_groups(1000, 0)
+    assert len(groups["held_out"][0].captions) == len(dataset.indices["test"])
+    shown = torch.cat([batch.images for pair in groups.values() for batch in pair])
+    assert len(shown.unique(dim=0)) == len(shown)  # no picture twice
+
+
+def test_what_was_found_is_said(folder):
+    lines = Folder(folder).describe()
+    assert "60 pictures with 4 different captions" in lines[0] and "32 pixels" in lines[0]
+    assert any("6 of them are held back" in line for line in lines)
+    assert any("'a green square'" in line or "'a white square'" in line for line in lines)
+
+
+def test_broken_pictures_are_named_and_skipped(tmp_path):
+    fill(tmp_path)
+    good = (tmp_path / "pictures" / "003.png").read_bytes()
+    (tmp_path / "pictures" / "001.png").write_text("no picture")
+    (tmp_path / "pictures" / "003.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "pictures" / "004.png").unlink()
+    dataset = Folder(tmp_path)
+    assert len(dataset.captions) == 57
+    skipped = [line for line in dataset.describe() if line.startswith("skipped")]
+    assert [any(name in line for line in skipped) for name in ("001", "003", "004")] == [True] * 3
+    assert len(skipped) == 3 and not any("\n" in line for line in skipped)
+
+
+def test_a_changed_folder_is_another_data_set(tmp_path):
+    rows = fill(tmp_path)
+    before = Folder(tmp_path).about
+    assert Folder(tmp_path).about == before
+    assert Folder(tmp_path, 64).about != before
+    rows[0]["text"] = "a crimson square"
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert Folder(tmp_path).about != before
+
+
+def test_pictures_are_cropped_to_the_middle_and_turned_upright_on_white(tmp_path):
+    wide = Image.new("RGB", (90, 30), (255, 0, 0))
+    wide.paste((0, 0, 255), (30, 0, 60, 30))  # the middle third
+    wide.save(tmp_path / "wide.png")
+    assert (read_picture(tmp_path / "wide.png", 32) == (0, 0, 255)).all()
+
+    Image.new("RGBA", (20, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_picture(tmp_path / "clear.png", 32) == 255).all()
+
+    upright = Image.new("L", (20, 20), 0)
+    upright.paste(255, (0, 0, 20, 10))  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    upright.rotate(180).save(tmp_path / "turned.jpg", exif=exif, quality=100)
+    pixels = read_picture(tmp_path / "turned.jpg", 32)
+    assert pixels[:12].min() > 200 and pixels[20:].max() < 50
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tiff"])
+def test_any_format_that_pillow_reads(tmp_path, suffix):
+    draw(tmp_path / f"x.{suffix}", (200, 30, 30))
+    assert np.abs(read_picture(tmp_path / f"x.{suffix}", 32)[16, 16].astype(int) - 30).min() < 12
+
+
+def no_captions(folder):
+    (folder / "metadata.jsonl").unlink()
+    for file in (folder / "pictures").iterdir():
+        file.rename(folder / file.name)
+
+
+def three_pictures(folder):
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    (folder / "metadata.jsonl").write_text("\n".join(lines[:3]))
+
+
+def another_column(folder):
+    text = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(text.replace('"text"', '"caption"'))
+
+
+def half_a_line(folder):
+    text = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(text[: len(text) // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (no_captions, "has no captions: it needs a metadata.jsonl"),
+        (three_pictures, "has 3 captioned pictures that can be read; training needs 50 or more"),
+        (another_column, "metadata.jsonl: row 1 lacks file_name or text"),
+        (half_a_line, "metadata.jsonl is damaged"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(tmp_path, damage, message):
+    fill(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        Folder(tmp_path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_folder_that_is_not_there_and_a_size_that_digits_do_not_have(tmp_path):
+    with pytest.raises(InputError, match="is not a folder of pictures"):
+        load_dataset(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="rendered at 32 pixels only"):
+        load_dataset("two", 64)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_it_trains_to_a_pipeline_that_draws(folder, tmp_path, size):
+    dataset = Folder(folder, size)
+    run = tiny_run(tmp_path / "run", dataset=dataset)
+    tokenizer = stages.train_tokenizer(run)
+    assert tokenizer.max_length == 5  # start, three words, end
+    assert 0 < estimate(run, tokenizer) < 60
+    stages.train_all(run)
+    pipe = StableDiffusion.from_pretrained(tmp_path / "run")
+    out = pipe("a red square", num_inference_steps=2, output_type="pt", generator=seeded())
+    assert out.images.shape == (1, 3, size, size)
+    assert pipe.data == dataset.about
+    with pytest.raises(InputError, match="another data"):
+        stages.train_all(replace(run, dataset=Folder(folder, 96 - size)), resume=True)

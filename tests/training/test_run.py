@@ -1,0 +1,87 @@
+"""A run: its settings fit one another, and the command line can change them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from minisd.data import ONE, TWO
+from minisd.errors import InputError
+from minisd.models import AutoencoderConfig
+from minisd.training import NETWORKS, RECIPES, Run, override, recipes_for, stages
+from minisd.training.run import DERIVED
+from tests.helpers import our_tokenizer, tiny_run
+
+
+def test_effort_multiplies_the_steps_and_nothing_else():
+    assert recipes_for(ONE) == RECIPES
+    for dataset, effort, times in ((ONE, 2, 2), (TWO, 1, 3), (TWO, 0.5, 1.5)):
+        for name, recipe in recipes_for(dataset, effort).items():
+            assert recipe == replace(RECIPES[name], steps=round(times * RECIPES[name].steps))
+    assert all(recipe.steps == 1 for recipe in recipes_for(ONE, 1e-9).values())
+
+
+def test_settings_change_what_they_name():
+    recipes = override(RECIPES, ["unet.steps=300", "clip.learning_rate=1e-4", "unet.batch_size=8"])
+    assert recipes["unet"] == replace(RECIPES["unet"], steps=300, batch_size=8)
+    assert recipes["clip"] == replace(RECIPES["clip"], learning_rate=1e-4)
+    assert recipes["autoencoder"] == RECIPES["autoencoder"]
+    settings = ["unet.block_out_channels=48,96", "unet.cross_attention=true,False"]
+    unet = override(NETWORKS, settings, DERIVED)["unet"]
+    assert unet.block_out_channels == (48, 96) and unet.cross_attention == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("unet.stepz=3", "unet has no 'stepz' to set; it has steps, batch_size, learning_rate"),
+        ("unett.steps=3", "'unett.steps=3' is not one of autoencoder.FIELD=VALUE, clip"),
+        ("unet.steps", "'unet.steps' is not one of"),
+        ("steps=3", "'steps=3' is not one of"),
+        ("unet.steps=many", "unet.steps cannot be 'many'; it looks like steps=1350"),
+        ("unet.steps=1.5", "unet.steps cannot be '1.5'"),
+        ("unet.steps=0", "steps must be at least 1"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused_with_what_exists(setting, message):
+    with pytest.raises(InputError) as error:
+        override(RECIPES, [setting])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("unet.in_channels=3", "unet has no 'in_channels' to set; it has block_out_channels"),
+        ("text.max_length=77", "text has no 'max_length' to set"),
+        ("unet.block_out_channels=48,", "it looks like block_out_channels=32,64"),
+        ("unet.cross_attention=yes,no", "it looks like cross_attention=true,true"),
+        ("unet.block_out_channels=48", "block_out_channels has 1 levels and cross_attention 2"),
+    ],
+)
+def test_a_network_cannot_be_changed_into_anything(setting, message):
+    with pytest.raises(InputError) as error:
+        override(NETWORKS, [setting], DERIVED)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "setting", ["unet.norm_num_groups=7", "unet.num_heads=5", "vision.patch_size=64"]
+)
+def test_networks_that_do_not_fit_together_are_refused_before_anything_is_written(
+    tmp_path, setting
+):
+    run = Run(tmp_path / "run", ONE, networks=override(NETWORKS, [setting], DERIVED))
+    with pytest.raises(InputError, match="these networks do not fit together") as error:
+        stages.train_all(run)
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_picture_and_tokenizer_and_latents_decide_the_networks_sizes():
+    tokenizer, run = our_tokenizer(), tiny_run(Path("unused"))
+    networks = {**run.networks, "autoencoder": AutoencoderConfig(3, 6, (8, 8), 1, 4)}
+    run = replace(run, networks=networks)
+    unet, clip = run.unet_config, run.clip_config(tokenizer)
+    assert (unet.sample_size, unet.in_channels, unet.out_channels) == (16, 6, 6)
+    assert unet.cross_attention_dim == clip.text.hidden_size == 16
+    assert clip.text.vocab_size == len(tokenizer) and clip.vision.image_size == 32
