@@ -7,9 +7,9 @@ word ends as one piece, a rare one as a few.
 
 Sources: Sennrich, Haddow and Birch 2016 (byte-pair encoding of words); Radford et al. 2019, GPT-2
 (bytes in place of letters: no text is unknown); Radford et al. 2021, CLIP (lower case, and "</w>"
-at the end of a word). Ids and files equal those of `transformers.CLIPTokenizer`. The two can part
-only over characters so young that the Unicode tables behind them disagree: letters of the last few
-years, and stacked combining marks of 2017 and later.
+at the end of a word). Ids equal those of `transformers.CLIPTokenizer`. The two can differ only on
+characters so recent that their Unicode tables disagree: letters of the last few years, and stacked
+combining marks of 2017 and later.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from .errors import InputError
 
 MAX_LENGTH = 77  # CLIP's context: the most tokens that a text has, start and end among them
+Pair = tuple[str, str]  # two symbols, side by side
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = r"<\|startoftext\|>|<\|endoftext\|>"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # last: punctuation, emoji, ...
@@ -61,13 +62,13 @@ def split_words(text: str) -> list[str]:
 def split_once(text: str) -> tuple[str, ...]:
     """What split_words does, remembered."""
     words: list[str] = []
-    for part in SPECIALS.split(text):
-        if part in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
-            words.append(part)
+    for piece in SPECIALS.split(text):
+        if piece in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
+            words.append(piece)
             continue
-        part = unicodedata.normalize("NFC", part)  # e and an accent become one character
-        part = "".join(map(str.lower, part))  # one by one, or a final sigma would differ
-        for chunk in CHUNKS.findall(part):  # "<|ENDOFTEXT|>" is one chunk here,
+        piece = unicodedata.normalize("NFC", piece)  # e and an accent become one character
+        piece = "".join(map(str.lower, piece))  # one by one, or a final sigma would differ
+        for chunk in CHUNKS.findall(piece):  # "<|ENDOFTEXT|>" is one chunk here,
             words += WORDS.findall(chunk)  # and three words here: so does transformers
     return tuple(words)
 
@@ -78,7 +79,7 @@ def word_symbols(word: str) -> list[str]:
     return [*symbols[:-1], symbols[-1] + END_OF_WORD]
 
 
-def join_pair(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+def join_pair(symbols: list[str], pair: Pair) -> list[str]:
     """One merge: join every occurrence of `pair`, from left to right."""
     joined: list[str] = []
     for symbol in symbols:
@@ -89,24 +90,53 @@ def join_pair(symbols: list[str], pair: tuple[str, str]) -> list[str]:
     return joined
 
 
-def apply_merges(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+def apply_merges(symbols: list[str], ranks: dict[Pair, int]) -> list[str]:
     """Join pairs, the earliest learnt (lowest rank) first, until no learnt pair is left."""
     while pairs := [pair for pair in pairwise(symbols) if pair in ranks]:
         symbols = join_pair(symbols, min(pairs, key=ranks.__getitem__))
     return symbols
 
 
+def count_pairs(pairs: Counter[Pair], symbols: list[str], times: int) -> None:
+    """Add `times` to the count of every pair of neighbours in `symbols`."""
+    for pair in pairwise(symbols):
+        pairs[pair] += times
+
+
+def learn_merges(counts: dict[str, int], num_merges: int | None) -> list[Pair]:
+    """Byte-pair encoding (Sennrich et al., Algorithm 1): word counts -> merges, in order.
+
+    Each round joins the most frequent pair of neighbours; among equals, the pair that sorts first
+    by code point, so that the order of the texts does not matter.
+    """
+    words = {word: word_symbols(word) for word in counts}
+    pairs: Counter[Pair] = Counter()
+    for word, symbols in words.items():
+        count_pairs(pairs, symbols, counts[word])
+    merges: list[Pair] = []
+    while pairs and (num_merges is None or len(merges) < num_merges):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word, symbols in words.items():
+            if best in pairwise(symbols):  # only these words change, and the counts of their pairs
+                count_pairs(pairs, symbols, -counts[word])
+                words[word] = join_pair(symbols, best)
+                count_pairs(pairs, words[word], counts[word])
+        pairs = +pairs  # drops the pairs that are left nowhere
+    return merges
+
+
 class Tokenizer:
     """Byte-pair encoding as in CLIP. Called on B texts it gives (B, L) ids, L = `max_length`.
 
     vocab: symbol -> id. merges: pairs of symbols, in the order learnt. known_words: the words seen
-    in training, None if nobody noted them. Raises InputError where these do not fit together.
+    in training, None if they are not known. Raises InputError if these do not fit together.
     """
 
     def __init__(
         self,
         vocab: dict[str, int],
-        merges: list[tuple[str, str]],
+        merges: list[Pair],
         max_length: int = MAX_LENGTH,
         known_words: Collection[str] | None = None,
     ):
@@ -126,12 +156,11 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], max_length: int, num_merges: int | None = None
+        cls, texts: Iterable[str], max_length: int | None = None, num_merges: int | None = None
     ) -> Tokenizer:
         """Learn merges from `texts`; with `num_merges` None, until every word is a single token.
 
-        Each round joins the most frequent pair of neighbours (Sennrich et al., Algorithm 1); among
-        equals, the pair that sorts first by code point: word counts decide, not the order of texts.
+        max_length None: what the longest of `texts` needs, start and end included, at most 77.
         Ids are in CLIP's order: 256 bytes, 256 bytes that end a word, the merges, start, end.
         Raises InputError if there are no words or `num_merges` is negative.
         """
@@ -139,27 +168,21 @@ class Tokenizer:
             raise TypeError("texts must be a list of strings, not one string")
         if num_merges is not None and num_merges < 0:
             raise InputError(f"num_merges must be 0 or more, not {num_merges}")
+        texts = list(texts)
         counts = Counter(word for text in texts for word in split_words(text))
         del counts[START], counts[END]
         if not counts:
             raise InputError("there are no words to train on")
-        words = {word: word_symbols(word) for word in counts}
-        ranks: dict[tuple[str, str], int] = {}
-        while num_merges is None or len(ranks) < num_merges:
-            pairs: Counter[tuple[str, str]] = Counter()
-            for word, symbols in words.items():
-                for pair in pairwise(symbols):
-                    pairs[pair] += counts[word]
-            if not pairs:
-                break
-            best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-            ranks[best] = len(ranks)
-            words = {word: apply_merges(symbols, ranks) for word, symbols in words.items()}
+        merges = learn_merges(counts, num_merges)
         single = list(BYTE_TO_SYMBOL.values())
         ends = [symbol + END_OF_WORD for symbol in single]
-        symbols = [*single, *ends, *map("".join, ranks), START, END]
+        symbols = [*single, *ends, *map("".join, merges), START, END]
         vocab = {symbol: id for id, symbol in enumerate(symbols)}
-        return cls(vocab, list(ranks), max_length, known_words=counts)
+        tokenizer = cls(vocab, merges, MAX_LENGTH if max_length is None else max_length, counts)
+        if max_length is None:
+            longest = max(len(tokenizer.encode(text)) for text in texts)
+            tokenizer.max_length = min(longest + 2, MAX_LENGTH)
+        return tokenizer
 
     def __len__(self) -> int:
         return len(self.vocab)
@@ -198,7 +221,7 @@ class Tokenizer:
         return self.decode(self.encode(text)[self.max_length - 2 :])
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of `text` never seen in training, in order, each once. [] if nobody noted them.
+        """Words of `text` not in known_words, in order, each once. [] if known_words is None.
 
         A word has letters, digits or pictograms (emoji) in it; punctuation does not count.
         """

@@ -3,6 +3,9 @@
 import gzip
 import importlib.util
 import random
+import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from minisd.tokenizer import (
     START,
     Tokenizer,
     apply_merges,
+    learn_merges,
     split_words,
     word_symbols,
 )
@@ -116,6 +120,59 @@ def test_the_example_of_the_paper():
         "widest": ["w", "i", "d", "est</w>"],
         "lowest": ["lo", "w", "est</w>"],  # never seen, and yet cut where it makes sense
     }
+
+
+def merges_counted_anew(counts, num_merges):
+    """Byte-pair encoding, straightforward: count all pairs and cut all words in every round."""
+    words = {word: word_symbols(word) for word in counts}
+    ranks = {}
+    while num_merges is None or len(ranks) < num_merges:
+        pairs = Counter()
+        for word, symbols in words.items():
+            for pair in pairwise(symbols):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        ranks[best] = len(ranks)
+        words = {word: apply_merges(symbols, ranks) for word, symbols in words.items()}
+    return list(ranks)
+
+
+@pytest.mark.parametrize("letters", ["a", "ab", "abc", "abcdefgh", "aé🐘<>/w"])
+def test_merges_are_those_of_counting_anew(letters):
+    """Few letters and low counts: many ties, and symbols that overlap ("aaaa")."""
+    rng = random.Random(letters)
+    for _ in range(40):
+        words = [
+            "".join(rng.choices(letters, k=rng.randint(1, 12))) for _ in range(rng.randint(1, 40))
+        ]
+        num_merges = rng.choice([None, 0, 1, 5, 30])
+        expected = merges_counted_anew(Counter(words), num_merges)
+        assert learn_merges(Counter(words), num_merges) == expected
+
+
+def test_thousands_of_free_captions_take_seconds():
+    rng = random.Random(0)
+    syllables = [a + b for a in "bcdfgklmnprst" for b in ("a", "en", "ir", "o", "us")]
+    words = ["".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(3000)]
+    captions = [" ".join(rng.choices(words, k=12)) for _ in range(4000)]
+    began = time.process_time()
+    tokenizer = Tokenizer.train(captions, num_merges=1000)
+    assert time.process_time() - began < 20
+    assert len(tokenizer.merges) == 1000
+
+
+def test_no_max_length_is_what_the_longest_text_needs(small):
+    assert small.max_length == 12
+    fitted = Tokenizer.train(text for text in CAPTIONS)
+    assert fitted.merges == small.merges
+    longest = max(len(fitted.encode(text)) for text in CAPTIONS)
+    assert longest == 10 and fitted.max_length == 12  # with start and end
+    assert all(fitted.cut(text) == "" for text in CAPTIONS)
+    letters = Tokenizer.train([f"seven {END}", "red"], num_merges=0)
+    assert letters.max_length == 8  # five letters and a token that the text itself names
+    assert Tokenizer.train(["very " * 80 + "long"]).max_length == 77
 
 
 def test_the_vocabulary_is_in_clips_order(small):
