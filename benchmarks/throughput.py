@@ -34,7 +34,7 @@ def build(device):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         save_unet(folder / "unet", ours["unet"])
-        save_autoencoder(folder / "vae", ours["autoencoder"])
+        save_autoencoder(folder / "vae", ours["autoencoder"], sample_size=32)
         save_clip(folder / "clip", ours["clip"])
         theirs = {
             "unet": diffusers.UNet2DConditionModel.from_pretrained(folder / "unet"),

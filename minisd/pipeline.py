@@ -165,11 +165,12 @@ class StableDiffusion:
         """
         directory = Path(directory)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
-        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype)
+        side = self.unet.config.sample_size * self.autoencoder.config.downscale
+        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, side, dtype)
         checkpoint.save_text_encoder(directory / "text_encoder", self.text_encoder)
         if self.clip:
             checkpoint.save_clip(directory / "clip", self.clip, dtype)
-        self.tokenizer.save(directory / "tokenizer")
+        checkpoint.save_tokenizer(directory / "tokenizer", self.tokenizer)
         checkpoint.save_scheduler(
             directory / "scheduler", asdict(self.schedule.config), self.sampler
         )
@@ -193,7 +194,7 @@ class StableDiffusion:
         names = [f.name for f in fields(ScheduleConfig)]
         schedule, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
         pipe = cls(
-            Tokenizer.from_directory(directory / "tokenizer"),
+            checkpoint.load_tokenizer(directory / "tokenizer"),
             checkpoint.load_text_encoder(directory / "text_encoder"),
             checkpoint.load_unet(directory / "unet"),
             checkpoint.load_autoencoder(directory / "vae"),

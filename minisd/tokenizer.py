@@ -7,24 +7,26 @@ word ends as one piece, a rare one as a few.
 
 Sources: Sennrich, Haddow and Birch 2016 (byte-pair encoding of words); Radford et al. 2019, GPT-2
 (bytes in place of letters: no text is unknown); Radford et al. 2021, CLIP (lower case, and "</w>"
-at the end of a word). Ids and files equal those of `transformers.CLIPTokenizer`. The two can part
-only over characters so young that the Unicode tables behind them disagree: letters of the last few
-years, and stacked combining marks of 2017 and later.
+at the end of a word). Ids equal those of `transformers.CLIPTokenizer`. The two can differ only on
+characters so recent that their Unicode tables disagree: letters of the last few years, and stacked
+combining marks of 2017 and later.
 """
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 
 import regex
 import torch
 
+from .errors import InputError
+
+MAX_LENGTH = 77  # CLIP's context: the most tokens that a text has, start and end among them
+Pair = tuple[str, str]  # two symbols, side by side
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = r"<\|startoftext\|>|<\|endoftext\|>"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # last: punctuation, emoji, ...
@@ -60,13 +62,13 @@ def split_words(text: str) -> list[str]:
 def split_once(text: str) -> tuple[str, ...]:
     """What split_words does, remembered."""
     words: list[str] = []
-    for part in SPECIALS.split(text):
-        if part in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
-            words.append(part)
+    for piece in SPECIALS.split(text):
+        if piece in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
+            words.append(piece)
             continue
-        part = unicodedata.normalize("NFC", part)  # e and an accent become one character
-        part = "".join(map(str.lower, part))  # one by one, or a final sigma would differ
-        for chunk in CHUNKS.findall(part):  # "<|ENDOFTEXT|>" is one chunk here,
+        piece = unicodedata.normalize("NFC", piece)  # e and an accent become one character
+        piece = "".join(map(str.lower, piece))  # one by one, or a final sigma would differ
+        for chunk in CHUNKS.findall(piece):  # "<|ENDOFTEXT|>" is one chunk here,
             words += WORDS.findall(chunk)  # and three words here: so does transformers
     return tuple(words)
 
@@ -77,7 +79,7 @@ def word_symbols(word: str) -> list[str]:
     return [*symbols[:-1], symbols[-1] + END_OF_WORD]
 
 
-def join_pair(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+def join_pair(symbols: list[str], pair: Pair) -> list[str]:
     """One merge: join every occurrence of `pair`, from left to right."""
     joined: list[str] = []
     for symbol in symbols:
@@ -88,34 +90,63 @@ def join_pair(symbols: list[str], pair: tuple[str, str]) -> list[str]:
     return joined
 
 
-def apply_merges(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+def apply_merges(symbols: list[str], ranks: dict[Pair, int]) -> list[str]:
     """Join pairs, the earliest learnt (lowest rank) first, until no learnt pair is left."""
     while pairs := [pair for pair in pairwise(symbols) if pair in ranks]:
         symbols = join_pair(symbols, min(pairs, key=ranks.__getitem__))
     return symbols
 
 
+def count_pairs(pairs: Counter[Pair], symbols: list[str], times: int) -> None:
+    """Add `times` to the count of every pair of neighbours in `symbols`."""
+    for pair in pairwise(symbols):
+        pairs[pair] += times
+
+
+def learn_merges(counts: dict[str, int], num_merges: int | None) -> list[Pair]:
+    """Byte-pair encoding (Sennrich et al., Algorithm 1): word counts -> merges, in order.
+
+    Each round joins the most frequent pair of neighbours; among equals, the pair that sorts first
+    by code point, so that the order of the texts does not matter.
+    """
+    words = {word: word_symbols(word) for word in counts}
+    pairs: Counter[Pair] = Counter()
+    for word, symbols in words.items():
+        count_pairs(pairs, symbols, counts[word])
+    merges: list[Pair] = []
+    while pairs and (num_merges is None or len(merges) < num_merges):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word, symbols in words.items():
+            if best in pairwise(symbols):  # only these words change, and the counts of their pairs
+                count_pairs(pairs, symbols, -counts[word])
+                words[word] = join_pair(symbols, best)
+                count_pairs(pairs, words[word], counts[word])
+        pairs = +pairs  # drops the pairs that are left nowhere
+    return merges
+
+
 class Tokenizer:
     """Byte-pair encoding as in CLIP. Called on B texts it gives (B, L) ids, L = `max_length`.
 
     vocab: symbol -> id. merges: pairs of symbols, in the order learnt. known_words: the words seen
-    in training, None if nobody noted them. Raises ValueError where these do not fit together.
+    in training, None if they are not known. Raises InputError if these do not fit together.
     """
 
     def __init__(
         self,
         vocab: dict[str, int],
-        merges: list[tuple[str, str]],
-        max_length: int = 77,
+        merges: list[Pair],
+        max_length: int = MAX_LENGTH,
         known_words: Collection[str] | None = None,
     ):
         if START not in vocab or END not in vocab:
-            raise ValueError(f"the vocabulary must contain {START} and {END}")
+            raise InputError(f"the vocabulary must contain {START} and {END}")
         if max_length < 2:
-            raise ValueError(f"max_length must be at least 2 (start and end), not {max_length}")
+            raise InputError(f"max_length must be at least 2 (start and end), not {max_length}")
         for pair in merges:
             if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
-                raise ValueError(f"the merge {' '.join(pair)!r} does not belong to this vocabulary")
+                raise InputError(f"the merge {' '.join(pair)!r} does not belong to this vocabulary")
         self.vocab, self.merges, self.max_length = vocab, merges, max_length
         self.known_words = None if known_words is None else frozenset(known_words)
         self.start_id, self.end_id = vocab[START], vocab[END]
@@ -125,40 +156,33 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts: Iterable[str], max_length: int, num_merges: int | None = None
+        cls, texts: Iterable[str], max_length: int | None = None, num_merges: int | None = None
     ) -> Tokenizer:
         """Learn merges from `texts`; with `num_merges` None, until every word is a single token.
 
-        Each round joins the most frequent pair of neighbours (Sennrich et al., Algorithm 1); among
-        equals, the pair that sorts first by code point: word counts decide, not the order of texts.
+        max_length None: what the longest of `texts` needs, start and end included, at most 77.
         Ids are in CLIP's order: 256 bytes, 256 bytes that end a word, the merges, start, end.
-        Raises ValueError if there are no words or `num_merges` is negative.
+        Raises InputError if there are no words or `num_merges` is negative.
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string")
         if num_merges is not None and num_merges < 0:
-            raise ValueError(f"num_merges must be 0 or more, not {num_merges}")
+            raise InputError(f"num_merges must be 0 or more, not {num_merges}")
+        texts = list(texts)
         counts = Counter(word for text in texts for word in split_words(text))
         del counts[START], counts[END]
         if not counts:
-            raise ValueError("there are no words to train on")
-        words = {word: word_symbols(word) for word in counts}
-        ranks: dict[tuple[str, str], int] = {}
-        while num_merges is None or len(ranks) < num_merges:
-            pairs: Counter[tuple[str, str]] = Counter()
-            for word, symbols in words.items():
-                for pair in pairwise(symbols):
-                    pairs[pair] += counts[word]
-            if not pairs:
-                break
-            best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-            ranks[best] = len(ranks)
-            words = {word: apply_merges(symbols, ranks) for word, symbols in words.items()}
+            raise InputError("there are no words to train on")
+        merges = learn_merges(counts, num_merges)
         single = list(BYTE_TO_SYMBOL.values())
         ends = [symbol + END_OF_WORD for symbol in single]
-        symbols = [*single, *ends, *map("".join, ranks), START, END]
+        symbols = [*single, *ends, *map("".join, merges), START, END]
         vocab = {symbol: id for id, symbol in enumerate(symbols)}
-        return cls(vocab, list(ranks), max_length, known_words=counts)
+        tokenizer = cls(vocab, merges, MAX_LENGTH if max_length is None else max_length, counts)
+        if max_length is None:
+            longest = max(len(tokenizer.encode(text)) for text in texts)
+            tokenizer.max_length = min(longest + 2, MAX_LENGTH)
+        return tokenizer
 
     def __len__(self) -> int:
         return len(self.vocab)
@@ -176,11 +200,11 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Ids (a list or a 1-D tensor) -> text: lower case, words apart, special tokens shown.
 
-        Bytes that are not UTF-8 (half a character) become U+FFFD. ValueError for an unknown id.
+        Bytes that are not UTF-8 (half a character) become U+FFFD. InputError for an unknown id.
         """
         ids = [int(id) for id in ids]
         if unknown := [id for id in ids if id not in self.symbols]:
-            raise ValueError(f"no token has the id {unknown[0]}; the vocabulary has {len(self)}")
+            raise InputError(f"no token has the id {unknown[0]}; the vocabulary has {len(self)}")
         symbols = "".join(self.symbols[id] for id in ids)
         text = bytes(SYMBOL_TO_BYTE[symbol] for symbol in symbols).decode("utf-8", "replace")
         return text.replace(END_OF_WORD, " ").strip()
@@ -197,7 +221,7 @@ class Tokenizer:
         return self.decode(self.encode(text)[self.max_length - 2 :])
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of `text` never seen in training, in order, each once. [] if nobody noted them.
+        """Words of `text` not in known_words, in order, each once. [] if known_words is None.
 
         A word has letters, digits or pictograms (emoji) in it; punctuation does not count.
         """
@@ -206,51 +230,3 @@ class Tokenizer:
         seen = self.known_words | {START, END}
         new = dict.fromkeys(word for word in split_words(text) if word not in seen)
         return [word for word in new if regex.search(r"[\p{L}\p{N}\p{So}]", word)]
-
-    def save(self, path: str | Path) -> None:
-        """Write the directory that `transformers.CLIPTokenizer.from_pretrained(path)` reads."""
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
-        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.max_length} | special
-        if self.known_words is not None:
-            config["known_words"] = sorted(self.known_words)  # our own; transformers ignores it
-        files = {"vocab": self.vocab, "tokenizer_config": config, "special_tokens_map": special}
-        for name, content in files.items():
-            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-            (folder / f"{name}.json").write_text(text, encoding="utf-8")
-        lines = ["#version: 0.2", *map(" ".join, self.merges), ""]
-        (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
-
-    @classmethod
-    def from_directory(cls, path: str | Path) -> Tokenizer:
-        """Read what `save` or transformers wrote: vocab.json and merges.txt, or tokenizer.json.
-
-        Raises FileNotFoundError for a missing file, ValueError for a damaged one.
-        """
-        folder = Path(path)
-        config = _read_json(folder / "tokenizer_config.json")
-        try:
-            if (folder / "tokenizer.json").exists() and not (folder / "vocab.json").exists():
-                model = _read_json(folder / "tokenizer.json")["model"]  # transformers 5
-                vocab, lines = model["vocab"], model["merges"]
-            else:
-                vocab = _read_json(folder / "vocab.json")
-                lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-                lines = [line for line in lines if line and not line.startswith("#version")]
-            merges = [tuple(line.split() if isinstance(line, str) else line) for line in lines]
-            length = config.get("model_max_length", 77)
-            length = 77 if length > 1e6 else length  # transformers writes 1e30 for "not set"
-            return cls(vocab, merges, length, config.get("known_words"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{folder} does not hold a sound CLIP tokenizer: {error}") from None
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not a JSON object")
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    return content

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ..checkpoint import open_atomically
 from ..errors import InputError
 from ..machine import channels_last, mixed_precision
 from . import parallel
@@ -70,14 +71,8 @@ def progress(*arguments, **options) -> tqdm:
 
 
 def save_atomically(state: dict, path: Path) -> None:
-    """Write beside the file, flush, rename: at any moment `path` is the old or the new, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with open_atomically(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def load_checkpoint(path: Path, expected: dict, device: torch.device) -> dict:

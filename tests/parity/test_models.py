@@ -6,15 +6,13 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from minisd.checkpoint import (
+from minisd.checkpoint.configs import (
     autoencoder_from_hf,
     clip_from_hf,
-    clip_keys_from_hf,
     text_from_hf,
-    text_keys_from_hf,
-    text_keys_to_hf,
     unet_from_hf,
 )
+from minisd.checkpoint.keys import clip_keys_from_hf, text_keys_from_hf, text_keys_to_hf
 from minisd.models import (
     CLIP,
     Autoencoder,

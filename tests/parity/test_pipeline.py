@@ -8,7 +8,8 @@ import transformers
 from torch.testing import assert_close
 
 from minisd import StableDiffusion
-from minisd.checkpoint import clip_from_hf
+from minisd.checkpoint import save_tokenizer
+from minisd.checkpoint.configs import clip_from_hf
 from minisd.diffusion import NoiseSchedule, ScheduleConfig
 from minisd.models import CLIP, Autoencoder, AutoencoderConfig, UNet, UNetConfig
 from minisd.pipeline import WEIGHTS
@@ -43,7 +44,7 @@ SCHEDULERS = {
 def their_pipeline(folder, scheduler):
     """A StableDiffusionPipeline with random weights, saved in `folder`; it draws noise."""
     tokenizer = Tokenizer.train(TEXTS, max_length=8)
-    tokenizer.save(folder / "made_by_minisd")
+    save_tokenizer(folder / "made_by_minisd", tokenizer)
     vae = reference.autoencoder((8, 16, 16), scaling_factor=0.7)
     with torch.no_grad():
         vae.decoder.conv_out.weight.mul_(0.2)

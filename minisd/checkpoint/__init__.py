@@ -1,0 +1,91 @@
+"""A Hugging Face pipeline directory <-> our objects. Nothing else knows how diffusers lays it out.
+
+Every load raises InputError, one clear line, if a file is missing, damaged or of an architecture
+other than Stable Diffusion 1.x. A `dtype` is how weights are stored; they are loaded as float32.
+"""
+
+from pathlib import Path
+
+from ..models import CLIP, Autoencoder, TextEncoder, UNet
+from . import configs, keys
+from .files import load_model, make_model, open_atomically, read_json, save_model, write_json
+from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
+from .tokenizers import load_tokenizer, save_tokenizer
+
+__all__ = [
+    "load_autoencoder",
+    "load_clip",
+    "load_scheduler",
+    "load_text_encoder",
+    "load_tokenizer",
+    "load_unet",
+    "open_atomically",
+    "read_json",
+    "save_autoencoder",
+    "save_clip",
+    "save_index",
+    "save_scheduler",
+    "save_text_encoder",
+    "save_tokenizer",
+    "save_unet",
+    "write_json",
+]
+
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
+TRANSFORMERS = "model.safetensors"
+
+
+def save_unet(folder: Path, model: UNet, dtype=None) -> None:
+    save_model(folder, DIFFUSERS, configs.unet_to_hf(model.config), model.state_dict(), dtype)
+
+
+def load_unet(folder: Path) -> UNet:
+    return load_model(folder, DIFFUSERS, make_model(folder, UNet, configs.unet_from_hf))
+
+
+def save_autoencoder(folder: Path, model: Autoencoder, sample_size: int, dtype=None) -> None:
+    """sample_size: the side of the pictures it was trained on, in pixels."""
+    config = configs.autoencoder_to_hf(model.config, sample_size)
+    save_model(folder, DIFFUSERS, config, model.state_dict(), dtype)
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    model = make_model(folder, Autoencoder, configs.autoencoder_from_hf)
+    return load_model(folder, DIFFUSERS, model, keys.autoencoder_keys_from_hf)
+
+
+def save_text_encoder(folder: Path, model: TextEncoder, dtype=None) -> None:
+    state = keys.text_keys_to_hf(model.state_dict())
+    save_model(folder, TRANSFORMERS, configs.text_to_hf(model.config), state, dtype)
+
+
+def load_text_encoder(folder: Path) -> TextEncoder:
+    model = make_model(folder, TextEncoder, configs.text_from_hf)
+    return load_model(folder, TRANSFORMERS, model, keys.text_keys_from_hf)
+
+
+def save_clip(folder: Path, model: CLIP, dtype=None) -> None:
+    save_model(folder, TRANSFORMERS, configs.clip_to_hf(model.config), model.state_dict(), dtype)
+
+
+def load_clip(folder: Path) -> CLIP:
+    model = make_model(folder, CLIP, configs.clip_from_hf)
+    return load_model(folder, TRANSFORMERS, model, keys.clip_keys_from_hf)
+
+
+def save_index(directory: Path, sampler: str) -> None:
+    """model_index.json, which tells diffusers what each folder of the directory holds."""
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", SAMPLER_CLASSES[sampler]],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    write_json(directory / "model_index.json", index)

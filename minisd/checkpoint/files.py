@@ -1,0 +1,107 @@
+"""JSON, text and safetensors on disk: one way to write a file, and one line for what is damaged."""
+
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` at the end: a kill leaves the old one or the new, whole.
+
+    Writes beside `path`, whose parent folders it makes, flushes to the disk, renames.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    with open_atomically(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def read_text(path: Path) -> str:
+    """InputError if the file is missing or is not UTF-8."""
+    if not path.exists():
+        raise InputError(
+            f"{path} is missing; is {path.parent} part of a diffusers pipeline directory?"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def write_json(path: Path, content: dict, indent: int = 2) -> None:
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """InputError if the file is missing or does not hold a JSON object."""
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged: it does not hold a JSON object")
+    return content
+
+
+def save_model(folder: Path, file: str, config: dict, state: dict[str, Tensor], dtype=None) -> None:
+    """Write config.json and the weights, the latter as `dtype` if one is given."""
+    write_json(folder / "config.json", config)
+    state = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
+    with open_atomically(folder / file) as stream:
+        stream.write(save(state, metadata={"format": "pt"}))
+
+
+def make_model(folder: Path, model: type[nn.Module], translate: Callable) -> nn.Module:
+    """The network that the folder's config.json describes. InputError if it describes none.
+
+    Only what wrong values can cause becomes one; any other error is our bug and stays as it is.
+    """
+    path = folder / "config.json"
+    hf = read_json(path)
+    try:
+        config = translate(hf)
+    except KeyError as error:
+        raise InputError(f"{path} is damaged: it lacks {error}") from error
+    except (InputError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    try:
+        return model(config)
+    except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: state) -> nn.Module:
+    """Fill `model` with the weights in the folder, as float32. InputError if they do not fit."""
+    path = folder / file
+    if not path.exists():
+        raise InputError(f"{path} is missing; minisd reads safetensors files only")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    try:
+        model.load_state_dict(rename(state))  # which casts to the float32 of the model
+    except RuntimeError as error:
+        first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
+        raise InputError(f"{path} does not fit its config.json: {first}") from error
+    return model.eval()
