@@ -99,14 +99,14 @@ def measure(o: Namespace) -> None:
 
 
 def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
-    """What --data names, else what the checkpoint was trained on. InputError if that is unknown."""
+    """What the checkpoint was trained on. InputError if that is unknown or not what --data names."""
     about = pipe.data or {}
     name = o.data or about.get("name")
     if not name:
         raise InputError(f"{o.weights} does not say what it was trained on; name it with --data")
     dataset = data.load_dataset(name, o.size or about.get("image_size"))
-    if dataset.about != about and not o.data:
-        raise InputError(f"{name} has changed since {o.weights} was trained; name it with --data")
+    if about and not dataset.matches(about):
+        raise InputError(f"{o.weights} was trained on other pictures than those of {name}: {about}")
     return dataset
 
 

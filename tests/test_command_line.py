@@ -13,6 +13,7 @@ from PIL import Image
 
 from minisd import __main__ as command_line
 from minisd.diffusion import samplers
+from minisd.errors import InputError
 from minisd.evaluation import Judge
 from minisd.evaluation.judge import Reader
 
@@ -163,17 +164,49 @@ def test_evaluate_refuses(refused, tiny_weights, option, message):
 
 def test_evaluate_says_when_the_judge_is_missing(refused, tiny_weights, monkeypatch):
     def load(device):
-        raise ValueError("the judge's weights are missing or damaged")
+        raise InputError("the judge's weights are missing or damaged")
 
     monkeypatch.setattr(Judge, "load", load)
     assert "judge" in refused("evaluate", "--weights", tiny_weights)
 
 
-def test_evaluate_refuses_weights_of_another_world(refused, weights):
-    (weights / "training.json").write_text(json.dumps({"seed": 0, "world": "two digits"}))
-    assert "learnt from pictures of two digits; change --scenes" in refused(
-        "evaluate", "--weights", weights
-    )
+def test_evaluate_refuses_pictures_that_the_weights_were_not_trained_on(refused, weights):
+    message = refused("evaluate", "--weights", weights, "--data", "two")
+    assert "was trained on other pictures than those of two: {'name': 'one'}" in message
+
+
+def test_evaluate_takes_the_data_from_the_checkpoint(refused, weights):
+    about = json.loads((weights / "minisd.json").read_text())
+    for data, message in (
+        (None, "does not say what it was trained on; name it with --data"),
+        ({"name": "gone"}, "gone is not a folder of pictures"),
+    ):
+        (weights / "minisd.json").write_text(json.dumps({**about, "data": data}))
+        assert message in refused("evaluate", "--weights", weights)
+
+
+def test_a_bug_of_ours_keeps_its_traceback(run, monkeypatch, tiny_weights):
+    def broken(device):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Judge, "load", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        run("evaluate", "--weights", tiny_weights)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (("--recipe", "unet.stepz=3"), "unet has no 'stepz' to set; it has steps"),
+        (("--recipe", "unett.steps=3"), "is not one of autoencoder.FIELD=VALUE"),
+        (("--network", "unet.block_out_channels=x"), "it looks like block_out_channels=32,64"),
+        (("--network", "unet.norm_num_groups=5"), "these networks do not fit together"),
+        (("--data", "nowhere"), "nowhere is not a folder of pictures"),
+        (("--data", "two", "--size", "64"), "rendered at 32 pixels only"),
+    ],
+)
+def test_train_refuses(refused, setting, message):
+    assert message in refused("train", "--out", "run", *setting)
 
 
 def test_train_refuses_a_directory_that_holds_something(refused, tmp_path):
@@ -203,6 +236,9 @@ def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weigh
         ("sample", "--seed", str(2**64), "a red seven"),
         ("train", "--seed", str(2**64)),
         ("train", "--processes", "0"),
+        ("train", "--effort", "0"),
+        ("train", "--effort", "inf"),
+        ("train", "--size", "48"),
         ("evaluate", "--samples", "many"),
         ("draw", "a red seven"),
         (),

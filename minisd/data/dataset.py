@@ -43,6 +43,10 @@ class Dataset(ABC):
         """What identifies this dataset, as JSON holds it. A checkpoint keeps it."""
         return {"name": self.name}
 
+    def matches(self, about: dict) -> bool:
+        """Whether `about`, which a checkpoint has kept, describes this dataset."""
+        return about == self.about
+
     @abstractmethod
     def texts(self) -> list[str]:
         """The captions that the tokenizer is trained on."""
