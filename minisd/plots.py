@@ -1,37 +1,51 @@
 """Every figure that the notebooks and the command line draw. Each function returns a Figure."""
 
+import math
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as Path2D
 from torch import Tensor
 
 WRAP = 22  # characters of a caption on one line
-DIM = "#9a9a9a"  # what the diagram leaves unlit
-LIT = "#d9480f"  # what it lights
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 
-
-# The diagram of the whole machine: a part, its place (column, row), and what it feeds.
+# The diagram of the whole machine, in inches. A part: its centre (x, y), colour, and what it feeds.
+DATA, STEP = "#eeeeee", "white"  # what flows, and what is computed without weights
+UNET, AUTOENCODER, CLIP = "#ffd8a8", "#b7e8c5", "#c5e0ff"  # the three networks
 PARTS = {
-    "caption": (0, 2, ["tokenizer"]),
-    "tokenizer": (1, 2, ["text encoder"]),
-    "text encoder": (2, 2, ["guidance"]),
-    "guidance": (3, 2, ["U-Net"]),
-    "noise": (2, 1, ["U-Net"]),
-    "U-Net": (3, 1, ["sampler"]),
-    "sampler": (4, 1, ["decoder"]),
-    "decoder": (5, 1, ["picture"]),
-    "picture": (6, 1, ["judge"]),
-    "judge": (6, 2, []),
-    "digits": (0, 0, ["encoder", "image encoder"]),
-    "encoder": (1, 0, ["latents"]),
-    "latents": (2, 0, ["noising"]),
-    "noising": (3, 0, ["U-Net"]),
-    "image encoder": (1, 1, ["text encoder"]),
+    "caption": (0.5, 2.6, DATA, ["tokenizer"]),
+    "tokenizer": (1.5, 2.6, STEP, ["text encoder"]),
+    "text encoder": (2.5, 2.6, CLIP, ["U-Net"]),
+    "noise": (3.3, 1.45, DATA, ["noisy latents"]),
+    "noisy latents": (4.3, 1.45, DATA, ["U-Net"]),
+    "U-Net": (5.3, 1.45, UNET, ["guidance"]),
+    "guidance": (7.15, 1.45, STEP, ["sampler"]),
+    "sampler": (8.15, 1.45, STEP, ["noisy latents", "decoder"]),
+    "decoder": (9.4, 1.45, AUTOENCODER, ["picture"]),
+    "picture": (10.4, 1.45, DATA, ["judge"]),
+    "judge": (10.4, 2.6, STEP, []),
+    "training pictures": (0.5, 0.3, DATA, ["encoder", "image encoder"]),
+    "encoder": (1.5, 0.3, AUTOENCODER, ["latents"]),
+    "latents": (2.5, 0.3, DATA, ["noising"]),
+    "noising": (4.1, 0.3, STEP, ["noisy latents"]),
+    "image encoder": (0.5, 1.45, CLIP, ["text encoder"]),
 }
+TRAINING = ("training pictures", "encoder", "latents", "noising", "image encoder")
+LABELS = {  # what is written above an arrow, and below it
+    ("text encoder", "U-Net"): "context\n",
+    ("U-Net", "guidance"): "prompt\nempty prompt",
+    ("sampler", "noisy latents"): "repeat, t = T ... 0\n",
+    ("sampler", "decoder"): "t = 0\n",
+    ("image encoder", "text encoder"): "CLIP: which caption\nfits which picture?",
+}
+BOX = (0.4, 0.26)  # half the width and height of a part's box
+LIT, DIM, INK = "#1a1a1a", "#999999", "#555555"  # lit and unlit parts, arrows
 
 
 def to_array(image) -> np.ndarray:
@@ -109,24 +123,48 @@ def heatmap(
     return figure
 
 
+def route(start: str, end: str) -> list[tuple[float, float]]:
+    """The corners of the arrow between two PARTS, from the edge of one box to that of the other."""
+    (x, y), (to_x, to_y), (w, h) = PARTS[start][:2], PARTS[end][:2], BOX
+    up = h if to_y > y else -h
+    if y == to_y and x < to_x:  # on in the same row
+        return [(x + w, y), (to_x - w, y)]
+    if y == to_y:  # back in the same row, below it
+        enter, below = to_x + w / 2, y - 2.4 * h
+        return [(x, y - h), (x, below), (enter, below), (enter, y - h)]
+    if abs(x - to_x) < w:  # straight up or down
+        return [(x, y + up), (x, to_y - up)]
+    return [(x + w, y), (to_x, y), (to_x, to_y - up)]  # along the row, then up or down
+
+
 def diagram(*lit: str) -> Figure:
-    """The map of Stable Diffusion with some of its PARTS lit: bottom row training, top row text."""
+    """The map of Stable Diffusion with some of its PARTS lit, or all: text, sampling, training."""
     if unknown := set(lit) - set(PARTS):
         raise ValueError(f"{unknown.pop()!r} is not one of {', '.join(PARTS)}")
-    figure, axis = plt.subplots(figsize=(10, 2.4), layout="constrained")
-    for name, (x, y, feeds) in PARTS.items():
-        colour = LIT if name in lit else DIM
-        box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 1 + (name in lit)}
-        text = {"color": colour, "weight": "bold" if name in lit else "normal", "bbox": box}
-        axis.text(x, y, name, ha="center", va="center", fontsize=9, zorder=2, **text)
-        for target in feeds:
-            level = PARTS[target][1] == y  # then the arrow ends at the sides of two boxes
-            room = [4 * len(part) + 6 if level else 16 for part in (name, target)]
-            style = "<->" if name == "image encoder" else "->"  # CLIP holds the two together
-            arrow = {"arrowstyle": style, "color": DIM, "shrinkA": room[0], "shrinkB": room[1]}
-            axis.annotate("", PARTS[target][:2], (x, y), arrowprops=arrow, zorder=1)
-    axis.set(xlim=(-0.5, 6.5), ylim=(-0.4, 2.4))
+    figure = plt.figure(figsize=(10.9, 2.9))
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 10.9), ylim=(0, 2.9))
     axis.axis("off")
+    centred = {"ha": "center", "va": "center"}
+    for name, (x, y, colour, feeds) in PARTS.items():
+        ink, face, width = (LIT, colour, 1.3) if not lit or name in lit else (DIM, "white", 0.9)
+        style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": ink, "fc": face, "lw": width}
+        corner, size = (x - BOX[0], y - BOX[1]), (2 * BOX[0], 2 * BOX[1])
+        axis.add_patch(FancyBboxPatch(corner, *size, **style))
+        weight = "bold" if name in lit else "normal"
+        axis.text(x, y, name.replace(" ", "\n"), color=ink, fontsize=9.5, weight=weight, **centred)
+        for target in feeds:
+            corners = route(name, target)
+            head = "<|-|>" if name == "image encoder" else "-|>"  # CLIP holds the two together
+            dashes = (0, (3, 2)) if name in TRAINING else "-"
+            style = {"arrowstyle": head, "linestyle": dashes, "mutation_scale": 10, "color": INK}
+            axis.add_patch(FancyArrowPatch(path=Path2D(corners), **style))
+            ends = max(pairwise(corners), key=lambda ends: math.dist(*ends))  # the longest line
+            label = LABELS.get((name, target), "")
+            style = {"color": INK, "fontsize": 8.5, "linespacing": 1.7}
+            axis.text(*np.mean(ends, axis=0), label, **style, **centred)
+    for name, dashes in {"drawing": "-", "training": (0, (3, 2))}.items():
+        axis.plot([], [], color=INK, linestyle=dashes, label=name)
+    axis.legend(loc="lower right", fontsize=9, frameon=False)
     return figure
 
 

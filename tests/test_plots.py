@@ -1,5 +1,7 @@
 """Figures show the pictures that they are given, with their captions."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -100,16 +102,56 @@ def test_a_heatmap_names_its_rows_columns_and_values():
     assert bar.get_ylabel() == "weight"
 
 
+ARROWS = [(start, end) for start, (*_, feeds) in plots.PARTS.items() for end in feeds]
+
+
+def written(figure):
+    """What a diagram has written: its texts, each on one line."""
+    return [" ".join(text.get_text().split()) for text in figure.axes[0].texts]
+
+
 def test_the_diagram_lights_what_it_is_told():
-    (axis,) = plots.diagram("U-Net").axes
-    lit = [text.get_text() for text in axis.texts if text.get_color() == plots.LIT]
+    figure = plots.diagram("U-Net")
+    lit = [text.get_text() for text in figure.axes[0].texts if text.get_color() == plots.LIT]
     assert lit == ["U-Net"]
-    assert {text.get_text() for text in axis.texts} >= set(plots.PARTS)
+    assert set(written(figure)) >= set(plots.PARTS)
+
+
+def test_the_diagram_lights_everything_if_it_is_told_nothing():
+    (axis,) = plots.diagram().axes
+    lit = {" ".join(t.get_text().split()) for t in axis.texts if t.get_color() == plots.LIT}
+    assert lit == set(plots.PARTS)
 
 
 def test_every_arrow_of_the_diagram_ends_at_a_part():
-    for _, _, feeds in plots.PARTS.values():
-        assert set(feeds) <= set(plots.PARTS)
+    assert {part for arrow in ARROWS for part in arrow} == set(plots.PARTS)
+    assert set(plots.LABELS) <= set(ARROWS)
+    for start, end in ARROWS:
+        corners = plots.route(start, end)
+        for part, corner in ((start, corners[0]), (end, corners[-1])):
+            offset = abs(np.subtract(corner, plots.PARTS[part][:2])) / plots.BOX
+            assert max(offset) == pytest.approx(1), (start, end)  # on the edge of the box
+
+
+def test_no_arrow_of_the_diagram_runs_through_a_part():
+    for arrow in ARROWS:
+        for (x, y), (to_x, to_y) in pairwise(plots.route(*arrow)):
+            steps = np.linspace(0, 1, 200)[1:-1, None]
+            points = (1 - steps) * (x, y) + steps * (to_x, to_y)  # (198, 2)
+            for part, (px, py, *_) in plots.PARTS.items():
+                inside = abs(points - (px, py)) < np.array(plots.BOX) - 1e-6
+                assert not inside.all(1).any(), (arrow, part)
+
+
+def test_guidance_joins_the_u_nets_answers_and_the_sampler_feeds_them_back():
+    def feeds(part):
+        return {end for start, end in ARROWS if start == part}
+
+    assert feeds("text encoder") == feeds("noisy latents") == {"U-Net"}
+    assert feeds("U-Net") == {"guidance"} and feeds("guidance") == {"sampler"}
+    assert feeds("sampler") == {"noisy latents", "decoder"}  # once more, or out
+    assert feeds("noising") == feeds("noise") == {"noisy latents"}
+    assert "repeat, t = T ... 0" in written(plots.diagram())
 
 
 def test_the_diagram_names_its_parts_if_it_does_not_know_one():
