@@ -13,9 +13,10 @@ import torch
 
 from . import StableDiffusion, data, plots
 from .checkpoint import read_json
+from .diffusion import SAMPLERS
 from .evaluation import Judge, Settings, evaluate, format_table
 from .machine import describe, pick_device
-from .pipeline import STEPS, WEIGHTS
+from .pipeline import WEIGHTS
 from .training import parallel, train_all
 
 SCENES = "how many digits a picture has (%(default)s)"
@@ -57,19 +58,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
     measure.add_argument("--lessons", type=int, default=0, metavar="N", help=LESSONS)
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
-    for command, steps in ((sample, STEPS), (measure, Settings.steps)):
+    own = "the checkpoint's own"
+    for command, steps, scale, rescale, default in (
+        (sample, None, None, None, own),
+        (measure, Settings.steps, Settings.guidance, Settings.rescale, "%(default)s"),
+    ):
+        command.add_argument("--steps", type=int, default=steps, help=f"sampling steps ({default})")
+        command.add_argument("--guidance", type=float, default=scale, help=f"scale ({default})")
         command.add_argument(
-            "--steps", type=int, default=steps, help="sampling steps (%(default)s)"
+            "--rescale", type=float, default=rescale, help=f"guidance_rescale ({default})"
         )
-    for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
-        command.add_argument(
-            "--guidance", type=float, default=Settings.guidance, help="scale (%(default)s)"
-        )
-        command.add_argument(
-            "--rescale", type=float, default=Settings.rescale, help="guidance_rescale (%(default)s)"
-        )
-        command.add_argument("--sampler", help="ddim, ddpm, dpm++ or unipc (the checkpoint's own)")
+        command.add_argument("--sampler", help=f"{', '.join(SAMPLERS)} ({own})")
     for command in (train, measure):
         command.add_argument("--scenes", choices=data.WORLDS, default="one", help=SCENES)
     for command in (train, sample, measure):

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .errors import InputError
 from .models import (
     CLIP,
     Autoencoder,
@@ -383,6 +384,31 @@ def load_scheduler(folder: Path, fields: Iterable[str]) -> tuple[dict, str]:
     config["beta_schedule"] = back.get(config["beta_schedule"], config["beta_schedule"])
     samplers = {theirs: ours for ours, theirs in SAMPLER_CLASSES.items()}
     return config, samplers.get(hf.get("_class_name"), "ddim")
+
+
+# minisd.json: what belongs to a checkpoint and has no place in diffusers' files
+
+
+def save_sampling(directory: Path, sampling: dict, data: dict | None) -> None:
+    """sampling: how the checkpoint is best sampled; data: what it was trained on, if known."""
+    write_json(directory / "minisd.json", {"sampling": sampling, "data": data})
+
+
+def load_sampling(directory: Path, fields: Iterable[str]) -> tuple[dict, dict | None]:
+    """(sampling, data) as in `save_sampling`; ({}, None) if the file is missing.
+
+    Raises InputError, one clear line, unless sampling has exactly the named fields.
+    """
+    path = directory / "minisd.json"
+    if not path.exists():
+        return {}, None
+    content = read_json(path)
+    sampling, data = content.get("sampling"), content.get("data")
+    if not isinstance(sampling, dict) or set(sampling) != set(fields):
+        raise InputError(f'{path}: "sampling" must be an object with {", ".join(fields)}')
+    if not isinstance(data, dict | None):
+        raise InputError(f'{path}: "data" must be an object or null, not {data!r}')
+    return sampling, data
 
 
 def save_index(directory: Path, sampler: str) -> None:

@@ -19,6 +19,7 @@ from minisd.models import (
     VisionConfig,
 )
 from minisd.training import Recipe, train_tokenizer
+from minisd.training.stages import SAMPLING
 
 # Every word that a caption may have, as a reader of English takes it: word -> (attribute, index).
 MEANING = {
@@ -94,7 +95,8 @@ def make_tiny_pipe() -> StableDiffusion:
     text = TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length, **TOWER)
     clip = CLIP(CLIPConfig(text, VisionConfig(**TOWER), projection_dim=8))
     unet, autoencoder = wake(UNet(TINY_UNET)), Autoencoder(TINY_AUTOENCODER)
-    return StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, NoiseSchedule(), clip)
+    parts = (tokenizer, clip.text_model, unet, autoencoder, NoiseSchedule(), clip)
+    return StableDiffusion(*parts, defaults=SAMPLING, data={"name": "one digit"})
 
 
 def equal(a, b) -> bool:

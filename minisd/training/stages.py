@@ -22,7 +22,7 @@ from ..models import (
     UNetConfig,
     VisionConfig,
 )
-from ..pipeline import StableDiffusion
+from ..pipeline import SamplingDefaults, StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
 from .loop import Recipe, generator_for, progress, repeat_bits, train
@@ -34,6 +34,9 @@ RECIPES = {
     "unet": Recipe(steps=1350, batch_size=64, learning_rate=5e-3),
 }
 
+SAMPLING = SamplingDefaults(  # the fewest steps that lose under a point: benchmarks/sampling.json
+    num_inference_steps=6, guidance_scale=3.0, guidance_rescale=0.9
+)
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
 CAPTION_DROPOUT = 0.1  # how often the U-Net is shown the empty prompt instead
 
@@ -231,7 +234,16 @@ def train_all(
         schedule,
         world,
     )
-    pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip)
+    pipe = StableDiffusion(
+        tokenizer,
+        clip.text_model,
+        unet,
+        autoencoder,
+        schedule,
+        clip,
+        defaults=SAMPLING,
+        data={"name": world.name},
+    )
     if parallel.rank() == 0:
         pipe.save_pretrained(directory, dtype=torch.float16)
         stages = {name: cost(working / f"{name}.ckpt", recipes[name]) for name in recipes}
