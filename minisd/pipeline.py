@@ -51,11 +51,7 @@ class StableDiffusion:
         prompts, negatives = check(
             prompt, negative_prompt, num_images_per_prompt, latents, output_type
         )
-        settings = self.defaults.override(
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            guidance_rescale=guidance_rescale,
-        )
+        settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
 
         # 1. Words become numbers: B prompts, L tokens each, D numbers a token.
         context = self.encode_prompt(prompts, num_images_per_prompt)  # (B, L, D)
@@ -145,18 +141,16 @@ class StableDiffusion:
         return torch.randn(shape, generator=generator, device=device)
 
     def denoiser(
-        self,
-        context: Tensor,
-        negative_context: Tensor,
-        guidance_scale: float | None = None,
-        guidance_rescale: float | None = None,
+        self, context: Tensor, negative_context: Tensor, guidance_scale=None, guidance_rescale=None
     ) -> Denoiser:
-        """The guided U-Net, as `sample` and `trajectory` call it. Contexts: (B, L, D)."""
-        settings = self.defaults.override(
-            guidance_scale=guidance_scale, guidance_rescale=guidance_rescale
+        """The guided U-Net, as `sample` and `trajectory` call it. Contexts: (B, L, D).
+
+        Guidance that is None is the checkpoint's own.
+        """
+        settings = self.defaults.override(None, guidance_scale, guidance_rescale)
+        return classifier_free(
+            self.unet, context, negative_context, settings.guidance_scale, settings.guidance_rescale
         )
-        scale, rescale = settings.guidance_scale, settings.guidance_rescale
-        return classifier_free(self.unet, context, negative_context, scale, rescale)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -207,12 +201,11 @@ class StableDiffusion:
         names = [f.name for f in fields(ScheduleConfig)]
         config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
         schedule = NoiseSchedule(ScheduleConfig(**config))
-        sampling, data = checkpoint.load_sampling(
-            directory, [f.name for f in fields(SamplingDefaults)]
-        )
+        names = [f.name for f in fields(SamplingDefaults)]
+        sampling, data = checkpoint.load_sampling(directory, names)
         try:
             defaults = SamplingDefaults(**sampling)
-            if sampling:
+            if sampling:  # are there as many steps?
                 SAMPLERS[sampler].pairs(schedule, defaults.num_inference_steps)
         except InputError as error:
             raise InputError(f"{directory / 'minisd.json'}: {error}") from error
@@ -243,16 +236,16 @@ class SamplingDefaults:
         for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise InputError(f"{name} must be a number, not {value!r}")
-        if not isinstance(self.num_inference_steps, Integral):
-            raise InputError(
-                f"num_inference_steps must be a whole number, not {self.num_inference_steps}"
-            )
-        if not 0 <= self.guidance_rescale <= 1:
-            raise InputError(f"guidance_rescale must be from 0 to 1, not {self.guidance_rescale}")
+        steps, rescale = self.num_inference_steps, self.guidance_rescale
+        if not isinstance(steps, Integral):
+            raise InputError(f"num_inference_steps must be a whole number, not {steps}")
+        if not 0 <= rescale <= 1:
+            raise InputError(f"guidance_rescale must be from 0 to 1, not {rescale}")
 
-    def override(self, **given) -> "SamplingDefaults":
-        """The same, but for the values given that are not None."""
-        return replace(self, **{name: v for name, v in given.items() if v is not None})
+    def override(self, *values) -> "SamplingDefaults":
+        """Other values, in the order above, where they are not None."""
+        given = zip(vars(self), values, strict=True)
+        return replace(self, **{name: value for name, value in given if value is not None})
 
 
 @dataclass
@@ -262,14 +255,8 @@ class Output:
     images: list[Image.Image] | Tensor
 
 
-def check(
-    prompt: str | list[str],
-    negative_prompt: str | list[str] | None,
-    num_images_per_prompt: int,
-    latents: Tensor | None,
-    output_type: str,
-) -> tuple[list[str], list[str]]:
-    """The prompts and as many negative prompts. InputError for arguments that make no sense."""
+def check(prompt, negative_prompt, num_images_per_prompt, latents, output_type):
+    """Arguments of a call -> the prompts, as many negative prompts; InputError if one is wrong."""
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise InputError("there is no prompt to draw")

@@ -39,14 +39,7 @@ class Sampler:
     takes_eta = False
     pure_noise_a = 0.0  # stands in for a_t = 0
 
-    def __init__(
-        self,
-        denoise: Denoiser,
-        schedule: NoiseSchedule,
-        device: torch.device | str = "cpu",
-        eta: float = 0.0,
-        generator: torch.Generator | None = None,
-    ):
+    def __init__(self, denoise, schedule, device="cpu", eta=0.0, generator=None):
         self.denoise, self.schedule, self.eta, self.generator = denoise, schedule, eta, generator
         alphas = schedule.alphas_cumprod.to(device)
         self.alphas_cumprod = alphas.masked_fill(alphas == 0, self.pure_noise_a)
@@ -85,9 +78,6 @@ def consecutive(timesteps: list[int]) -> list[tuple[int, int]]:
     return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
 
-# DDPM
-
-
 def ddpm_step(x_t, x0, a_t, a_s, noise):
     """Draw from the posterior q(x_s | x_t, x0). Ho et al. 2020, equations 6 and 7.
 
@@ -106,16 +96,13 @@ class DDPM(Sampler):
         return ddpm_step(now.x_t, now.x0, now.a_t, now.a_s, self.noise(now.x_t))
 
 
-# DDIM
-
-
 def ddim_step(x0, eps, a_t, a_s, eta=0.0, noise=0.0):
     """Combine x0 and eps anew for a_s; eta = 0 adds no noise, eta = 1 as much as DDPM.
 
     With eta = 0 the step may lead anywhere, also from clean to noisy (inversion).
     Source: Song, Meng and Ermon 2021, "Denoising diffusion implicit models", equations 12 and 16.
     """
-    # the root is real towards clean only
+    # without eta the root is not taken: it is real only towards clean
     sigma = eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)).sqrt() if eta else 0.0
     rest = (1 - a_s - sigma**2).clamp(min=0)  # rounding makes it negative at a_t = 0 and eta = 1
     return a_s.sqrt() * x0 + rest.sqrt() * eps + sigma * noise
@@ -140,16 +127,13 @@ class DDIM(Sampler):
         return ddim_step(now.x0, now.eps, now.a_t, now.a_s, self.eta, noise)
 
 
-# DPM-Solver++(2M)
-
-
 def log_snr(a: Tensor) -> Tensor:
     """lambda = log(sqrt(a) / sqrt(1 - a)), half the logarithm of the signal-to-noise ratio."""
     return 0.5 * torch.logit(a)
 
 
 def dpm_solver_step(x_t, x0, a_t, a_s, x0_before=None, a_before=None):
-    """Exact in the linear part; x0 is extrapolated in log-SNR from the guess before it.
+    """DPM-Solver++(2M): exact in the linear part, with x0 extrapolated linearly in log-SNR.
 
     The first step and the last one (a_s = 1) are of first order, where it equals DDIM.
     Source: Lu et al. 2022, "DPM-Solver++", algorithm 2.
@@ -166,7 +150,7 @@ class DPMSolver2M(Sampler):
     """Lu et al. 2022, algorithm 2: second order from one call of the network a step."""
 
     pure_noise_a = 2.0**-24  # log_snr(0) is minus infinity
-    x0_before = a_before = None
+    x0_last = a_last = None  # of the last step
 
     @staticmethod
     def pairs(schedule, steps):
@@ -179,12 +163,9 @@ class DPMSolver2M(Sampler):
         return consecutive(schedule.timesteps(steps + 1)[:-1])
 
     def step(self, now):
-        x_s = dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, self.x0_before, self.a_before)
-        self.x0_before, self.a_before = now.x0, now.a_t
+        x_s = dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, self.x0_last, self.a_last)
+        self.x0_last, self.a_last = now.x0, now.a_t
         return x_s
-
-
-# UniPC
 
 
 def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older=None):
@@ -209,24 +190,19 @@ def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older
 class UniPC(DPMSolver2M):
     """Zhao et al. 2023: predict as DPM-Solver++(2M), then correct; of order 2."""
 
-    x_before = x_s = x0_older = a_older = None
+    x_last = x_s = None  # where the last step began and ended
+    x0_older = a_older = None  # of the step before it
 
     def correct(self, now):
         if now.x_t is not self.x_s:  # the first point, or a callback put other latents there
             return now
         x_t = unipc_correct(
-            now.x0,
-            now.a_t,
-            self.x_before,
-            self.x0_before,
-            self.a_before,
-            self.x0_older,
-            self.a_older,
+            now.x0, now.a_t, self.x_last, self.x0_last, self.a_last, self.x0_older, self.a_older
         )
         return now._replace(x_t=x_t)
 
     def step(self, now):
-        self.x_before, self.x0_older, self.a_older = now.x_t, self.x0_before, self.a_before
+        self.x_last, self.x0_older, self.a_older = now.x_t, self.x0_last, self.a_last
         self.x_s = super().step(now)
         return self.x_s
 

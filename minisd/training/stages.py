@@ -34,9 +34,7 @@ RECIPES = {
     "unet": Recipe(steps=1350, batch_size=64, learning_rate=5e-3),
 }
 
-SAMPLING = SamplingDefaults(  # the fewest steps that lose under a point: benchmarks/sampling.json
-    num_inference_steps=6, guidance_scale=3.0, guidance_rescale=0.9
-)
+SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # steps, guidance, rescale; see benchmarks/README.md
 CONTEXT_LENGTH = 16  # tokens; the longest of our captions has 13, marks included
 CAPTION_DROPOUT = 0.1  # how often the U-Net is shown the empty prompt instead
 
@@ -234,16 +232,8 @@ def train_all(
         schedule,
         world,
     )
-    pipe = StableDiffusion(
-        tokenizer,
-        clip.text_model,
-        unet,
-        autoencoder,
-        schedule,
-        clip,
-        defaults=SAMPLING,
-        data={"name": world.name},
-    )
+    parts = (tokenizer, clip.text_model, unet, autoencoder, schedule, clip)
+    pipe = StableDiffusion(*parts, defaults=SAMPLING, data={"name": world.name})
     if parallel.rank() == 0:
         pipe.save_pretrained(directory, dtype=torch.float16)
         stages = {name: cost(working / f"{name}.ckpt", recipes[name]) for name in recipes}
