@@ -130,7 +130,8 @@ def minisd(watch: Watch, seed: int, device, folder: Path, captions: list[str]) -
         total["flops"] += data.ONE.pool_size * encoding
 
         def draw() -> torch.Tensor:
-            pipe = StableDiffusion(tokenizer, text, average.eval(), autoencoder, schedule)
+            parts = (tokenizer, text, average.eval(), autoencoder, schedule)
+            pipe = StableDiffusion(*parts, defaults=stages.SAMPLING)
             options = {"num_inference_steps": Settings.steps, "output_type": "pt"}
             options["generator"] = torch.Generator().manual_seed(0)
             return 2 * pipe(captions, **options).images - 1

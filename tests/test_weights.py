@@ -13,7 +13,7 @@ from benchmarks import results
 from minisd import StableDiffusion, data
 from minisd.evaluation import Judge, psnr
 from minisd.evaluation.evaluate import evaluate_autoencoder, evaluate_clip
-from minisd.pipeline import STEPS, WEIGHTS
+from minisd.pipeline import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -107,7 +107,8 @@ def test_the_prompt_reaches_the_unet_through_cross_attention(pipe):
     caption = "a large red seven at the top left"
     with cross_attention_maps(pipe.unet) as maps:
         draw(pipe, [caption])
-    assert len(maps) == 7 and all(len(calls) == STEPS for calls in maps.values())
+    steps = pipe.defaults.num_inference_steps
+    assert len(maps) == 7 and all(len(calls) == steps for calls in maps.values())
     final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][5]  # (2, heads, 64, 16)
     assert final.shape == (2, 4, 64, 16)
     torch.testing.assert_close(final.sum(dim=-1), torch.ones(2, 4, 64))

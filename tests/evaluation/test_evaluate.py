@@ -3,7 +3,6 @@
 Stubs stand in for the pipeline, so that what is measured is the evaluation itself.
 """
 
-import inspect
 import json
 from importlib import import_module
 from types import SimpleNamespace
@@ -342,10 +341,9 @@ def test_two_of_a_kind_have_no_order():
 
 
 def test_the_pipeline_guides_by_default_as_is_measured_by_default():
-    defaults = inspect.signature(StableDiffusion.__call__).parameters
-    settings = Settings()
-    assert defaults["guidance_scale"].default == settings.guidance
-    assert defaults["guidance_rescale"].default == settings.rescale
+    defaults, settings = StableDiffusion.from_pretrained().defaults, Settings()
+    assert defaults.guidance_scale == settings.guidance
+    assert defaults.guidance_rescale == settings.rescale
 
 
 def test_lessons_are_for_one_digit_only(judge):
