@@ -18,6 +18,13 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
 STEPS = 6  # the fewest with which DDIM loses under a point: benchmarks/README.md
 
 
+@dataclass(frozen=True)
+class SamplingDefaults:
+    num_inference_steps: int = STEPS
+    guidance_scale: float = 3.0
+    guidance_rescale: float = 0.9
+
+
 @dataclass
 class Output:
     """What a call returns: PIL images, or a tensor (B, 3, H, W) in [0, 1] if asked for."""
@@ -45,6 +52,7 @@ class StableDiffusion:
         self.schedule = schedule
         self.clip = clip.eval() if clip else None
         self.sampler = sampler
+        self.defaults = SamplingDefaults()
 
     @property
     def device(self) -> torch.device:
@@ -80,15 +88,15 @@ class StableDiffusion:
         prompt: str | list[str],
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = STEPS,
-        guidance_scale: float = 3.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
-        guidance_rescale: float = 0.9,
+        guidance_rescale: float | None = None,
         sampler: str | None = None,
         progress: bool = False,
     ) -> Output:
@@ -101,6 +109,11 @@ class StableDiffusion:
         "pt" for a tensor; sampler: one of SAMPLERS, else the checkpoint's own; progress: show a
         bar. ValueError for arguments that make no sense.
         """
+        given = (num_inference_steps, guidance_scale, guidance_rescale)
+        own = vars(self.defaults).values()
+        num_inference_steps, guidance_scale, guidance_rescale = (
+            a if b is None else b for a, b in zip(own, given, strict=True)
+        )
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts:
             raise ValueError("there is no prompt to draw")

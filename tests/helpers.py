@@ -6,7 +6,6 @@ from functools import cache, partial
 import torch
 
 from minisd import StableDiffusion
-from minisd.data import scenes, worlds
 from minisd.diffusion import NoiseSchedule
 from minisd.models import (
     CLIP,
@@ -119,6 +118,4 @@ def shrink(stages, set_attribute=setattr) -> dict:
     }
     for name, value in small.items():
         set_attribute(stages, name, value)
-    set_attribute(scenes, "SUPERSAMPLE", 1)
-    set_attribute(worlds, "POOL", 500)
     return {name: Recipe(steps=4, batch_size=16) for name in stages.RECIPES}
