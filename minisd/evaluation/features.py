@@ -30,9 +30,13 @@ def evaluate_copies(
     drawn: Tensor,
     unseen: Tensor,
     pool: Iterable[Batch],
+    m: int,
 ) -> dict:
-    """The share of copies of training pictures (`pool`) among drawn and unseen real pictures."""
-    training = torch.cat([features(batch.images) for batch in pool])  # (m, D)
+    """How many of the drawn, and of the unseen real pictures, are copies of training pictures?
+
+    Those are the first m of `pool`, whose last batch may be filled up with repetitions.
+    """
+    training = torch.cat([features(batch.images) for batch in pool])[:m]  # (m, D)
     kinds = {"drawn": drawn, "real": unseen}
     ratios = {kind: copy_ratio(features(images), training) for kind, images in kinds.items()}
     return {kind: proportion((ratio < COPY).cpu()) for kind, ratio in ratios.items()}

@@ -67,7 +67,7 @@ def to_markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
-def report(results: dict, markdown: bool = False) -> str:
+def format_results(results: dict, markdown: bool = False) -> str:
     """What `evaluate` measured: a table of attributes, if there are any, and one of the rest."""
     tables = [accuracy_table(results)] if "seen" in results else []
     tables.append(quality_table(results))

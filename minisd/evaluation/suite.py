@@ -129,7 +129,7 @@ def evaluate(
         # Real pictures of a world are rendered anew; elsewhere the seen ones are training pictures.
         unseen = real if world else batches["held_out"].images
         pool = dataset.pool(settings.training_seed, pipe.device)
-        results["copies"] = evaluate_copies(features, every, unseen, pool)
+        results["copies"] = evaluate_copies(features, every, unseen, pool, dataset.pool_size)
     if pipe.clip:
         captions = [caption for batch in batches.values() for caption in batch.captions]
         results["clip_score"] = evaluate_clip_score(pipe, captions, every, real)
