@@ -109,9 +109,12 @@ def evaluate(
         name: draw(pipe, batch.captions, settings, settings.seed + i, f"drawing {name}")
         for i, (name, batch) in enumerate(batches.items())
     }
-    test_generator = torch.Generator().manual_seed(settings.seed + 100)
-    test = dataset.batch(settings.samples, "test", test_generator)
-    results: dict = {"data": dataset.about, "settings": vars(settings)}
+    every = torch.cat(list(drawn.values()))
+    real, again = (torch.cat([pair[i].images for pair in groups.values()]) for i in (0, 1))
+    generator = torch.Generator().manual_seed(settings.seed + 100)
+    test = dataset.batch(settings.samples, "test", generator)
+    results: dict = {"data": dataset.about}
+    results["settings"] = vars(settings) | {"samples": len(every)}  # a small dataset has fewer
     if world:
         for name, batch in batches.items():
             kinds = {"drawn": drawn[name], "real": batch.images}
@@ -119,9 +122,6 @@ def evaluate(
                 kind: accuracy(world.read(judge, images), batch.attributes, world)
                 for kind, images in kinds.items()
             }
-
-    every = torch.cat(list(drawn.values()))
-    real, again = (torch.cat([pair[i].images for pair in groups.values()]) for i in (0, 1))
     features = judge.features if world else partial(encode_images, pipe) if pipe.clip else None
     if features:
         frechet = evaluate_frechet(features, every, real, again)
