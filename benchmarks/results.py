@@ -22,8 +22,9 @@ PAGES = {  # which README: what was measured, how it was trained
 BEGIN, END = "<!-- results: written by benchmarks/results.py -->", "<!-- end of results -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
 NOTES = """\
-*Autoencoder keeps*: of the pictures that the judge reads right, those that it still reads right after encoding and
-decoding. *CLIP zero-shot*: CLIP ranks the right caption first, among those of all combinations."""
+*Autoencoder keeps*: of the pictures that the judge reads right, those that it still reads right
+after encoding and decoding. *CLIP zero-shot*: CLIP ranks the right caption first, among those of
+all combinations."""
 
 
 def training_table(run: dict) -> str:
