@@ -1,7 +1,6 @@
 """The autoencoder: how close a reconstruction comes, and whether it shows the same."""
 
 import torch
-from torch import Tensor
 
 from ..data import Batch, Dataset, World
 from ..errors import InputError
@@ -12,13 +11,6 @@ from .metrics import psnr
 
 
 @torch.no_grad()
-def reconstruct(pipe: StableDiffusion, images: Tensor) -> Tensor:
-    """Encode to the latents' means and decode: (B, 3, S, S) in [-1, 1] -> the same shape."""
-    model = pipe.autoencoder
-    chunks = [model.decode(model.encode(x.to(pipe.device)).mean) for x in images.split(250)]
-    return torch.cat(chunks).cpu()
-
-
 def evaluate_autoencoder(
     pipe: StableDiffusion, judge: Judge | None, dataset: Dataset, test: Batch
 ) -> dict:
@@ -26,7 +18,9 @@ def evaluate_autoencoder(
 
     Raises InputError if the judge reads nothing right even before.
     """
-    decoded = reconstruct(pipe, test.images)
+    model = pipe.autoencoder
+    chunks = (model.encode(x.to(pipe.device)).mean for x in test.images.split(250))
+    decoded = torch.cat([model.decode(latents).cpu() for latents in chunks])
     results: dict = {"psnr": psnr(decoded, test.images)}
     if isinstance(dataset, World):
         truth = test.attributes.cpu()
