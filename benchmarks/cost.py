@@ -16,21 +16,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minisd import StableDiffusion, data
 from minisd.checkpoint import read_json
+from minisd.evaluation import to_markdown
 from minisd.machine import describe
 from minisd.models import parameter_count
 from minisd.pipeline import WEIGHTS
-from minisd.training import autoencoder_loss, clip_loss, denoising_loss, parallel
-from minisd.training.muon import hidden_weights
-from minisd.training.stages import RECIPES
+from minisd.training import RECIPES, autoencoder_loss, clip_loss, denoising_loss, parallel
 
-from .results import STAGES, table
+from .results import STAGES
 
 SIZE = 16  # pictures of the batch that is counted
 
 
 def flops_and_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> tuple[float, float]:
-    """Of one picture: forward and backward FLOPs; bytes that forward keeps for backward."""
-    kept: dict[int, int] = {}  # where in memory: how many bytes
+    """Of one picture: FLOPs, forward and backward; bytes that are kept for the backward pass."""
+    kept: dict[int, int] = {}  # address: bytes
     weights = {p.data_ptr() for p in model.parameters()}
 
     def keep(x: Tensor) -> Tensor:
@@ -48,12 +47,12 @@ def flops_and_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> tuple[float
 
 def muon_flops(model: nn.Module) -> float:
     """Of one step: five times X X', (X X')^2 and their product with X, for X (m, n), m <= n."""
-    shapes = (sorted(p.flatten(1).shape) for p in hidden_weights(model))
+    shapes = (sorted(p.flatten(1).shape) for p in model.hidden_matrices())
     return sum(5 * (4 * m * m * n + 2 * m**3) for m, n in shapes)
 
 
-def rate(work: Callable[[], object], amount: float, seconds: float = 2.0) -> float:
-    """amount / second of `work`, summed over all processes, which do it at the same time."""
+def throughput(work: Callable[[], object], amount: float, seconds: float = 2.0) -> float:
+    """`amount` a second, if each call of `work` does so much; summed over concurrent processes."""
     work()
     parallel.wait()
     began, times = time.perf_counter(), 0
@@ -82,8 +81,8 @@ def main() -> None:
     with parallel.processes(torch.device("cpu")):
         a, b = torch.randn(2, 1024, 1024)
         large, copy = torch.randn(2, 2**26)  # 256 MiB each
-        arithmetic = rate(lambda: a @ b, 2 * 1024**3)
-        memory = rate(lambda: copy.copy_(large), 2 * copy.nbytes)  # read and written
+        arithmetic = throughput(lambda: a @ b, 2 * 1024**3)
+        memory = throughput(lambda: copy.copy_(large), 2 * copy.nbytes)  # read and written
         first = parallel.rank() == 0
     if not first:
         return
@@ -108,7 +107,7 @@ def main() -> None:
             "GFLOP/s": f"{speed / 1e9:.0f} ({speed / arithmetic:.0%} of the limit)",
         }
         rows.append(list(cells.values()))
-    print("\n".join(table(list(cells), rows)))
+    print(to_markdown([list(cells), *rows]))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Every cell draws the same captions from the same seed. Writes sampling.json and 
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,12 +16,17 @@ import torch
 from minisd import StableDiffusion, data, plots
 from minisd.checkpoint import write_json
 from minisd.diffusion import SAMPLERS
-from minisd.evaluation import Judge, Settings, frechet_distance
-from minisd.evaluation.evaluate import cycle, draw, percent, rate
+from minisd.evaluation import (
+    Judge,
+    Settings,
+    draw,
+    frechet_distance,
+    percent,
+    proportion,
+    to_markdown,
+)
 from minisd.machine import describe, pick_device
 from minisd.pipeline import WEIGHTS
-
-from .results import table
 
 HERE = Path(__file__).resolve().parent
 STEPS = (1, 2, 4, 6, 8, 10, 20, 50)
@@ -31,7 +37,7 @@ def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
     began = time.perf_counter()
     pictures = draw(pipe, captions, settings, settings.seed, f"{settings.sampler} {settings.steps}")
     seconds = (time.perf_counter() - began) / len(pictures)
-    joint = rate((judge(pictures).cpu() == wanted).all(dim=1))
+    joint = proportion((judge(pictures).cpu() == wanted).all(dim=1))
     frechet = frechet_distance(judge.features(pictures), judge.features(real))
     return {"joint": joint, "frechet": frechet, "seconds": seconds}
 
@@ -41,7 +47,7 @@ def markdown(cells: dict) -> str:
     for steps in map(str, STEPS):
         row = (column[steps] for column in cells.values())
         rows.append([steps, *(f"{percent(c['joint'])}, {c['frechet']:.1f}" for c in row)])
-    return "\n".join(table(["steps", *cells], rows))
+    return to_markdown([["steps", *cells], *rows])
 
 
 def figure(cells: dict):
@@ -66,27 +72,28 @@ def figure(cells: dict):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=int, default=1000, help="pictures a cell (%(default)s)")
-    parser.add_argument("--guidance", type=float, default=Settings.guidance)
+    parser.add_argument("--guidance", type=float, help="(the checkpoint's own)")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--device", default="auto")
     o = parser.parse_args()
     device = pick_device(o.device)
     pipe, judge = StableDiffusion.from_pretrained(o.weights, device), Judge.load(device=device)
     generator = torch.Generator().manual_seed(0)
-    wanted = cycle(data.all_combinations(), o.samples, 0)
+    wanted = data.cycle(data.all_combinations(), o.samples, 0)
     batch = data.draw_batch(o.samples, "test", generator, attributes=wanted, complete=1.0)
 
+    shared = Settings(o.samples, guidance=o.guidance).resolved(pipe)
     cells: dict = {sampler: {} for sampler in SAMPLERS}
     for steps in STEPS:
         for sampler, column in cells.items():
-            settings = Settings(o.samples, steps, o.guidance, sampler=sampler)
+            settings = replace(shared, steps=steps, sampler=sampler)
             cell = measure(pipe, judge, wanted, batch.captions, batch.images, settings)
             column[str(steps)] = cell
             print(
                 f"{sampler:6} {steps:3} steps: {100 * cell['joint']['rate']:5.1f} % right,", end=""
             )
             print(f" Frechet {cell['frechet']:7.1f}, {cell['seconds']:.3f} s a picture")
-    about = {"machine": describe(device), "samples": o.samples, "guidance": o.guidance}
+    about = {"machine": describe(device), "samples": o.samples, "guidance": shared.guidance}
     write_json(HERE / "sampling.json", {**about, "cells": cells})
     plots.save(figure(cells), HERE / "sampling.png")
     print("\njoint accuracy in % [95% interval], Frechet distance\n\n" + markdown(cells))

@@ -10,7 +10,7 @@ import torch
 from . import data, plots
 from .checkpoint import read_json
 from .errors import InputError
-from .evaluation import Judge, Settings, evaluate, format_table
+from .evaluation import Judge, Settings, evaluate, format_results
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
@@ -43,7 +43,7 @@ def train(o: Namespace) -> None:
     plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
     print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
     print(f'draw with it: python -m minisd sample "{captions[0]}" --weights {o.out}')
-    settings = Settings(seed=o.seed, trained=o.seed)
+    settings = Settings(seed=o.seed, training_seed=o.seed)
     report(pipe, judge, dataset, settings, o.out / "evaluation.json")
 
 
@@ -84,7 +84,7 @@ def measure(o: Namespace) -> None:
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     dataset = dataset_of(pipe, o)
     training = o.weights / "training.json"
-    trained = read_json(training).get("seed", 0) if training.exists() else 0
+    training_seed = read_json(training).get("seed", 0) if training.exists() else 0
     settings = Settings(
         samples=o.samples,
         steps=o.steps,
@@ -92,14 +92,14 @@ def measure(o: Namespace) -> None:
         rescale=o.rescale,
         sampler=o.sampler,
         seed=o.seed,
-        trained=trained,
+        training_seed=training_seed,
         synthetic=o.classifier,
     )
     report(pipe, judge_for(dataset, device), dataset, settings, o.json)
 
 
 def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
-    """What the checkpoint was trained on. InputError if that is unknown or not what --data names."""
+    """What the checkpoint was trained on. InputError if unknown, or if --data names another."""
     about = pipe.data or {}
     name = o.data or about.get("name")
     if not name:
@@ -126,6 +126,6 @@ def report(
     began = time.monotonic()
     results = evaluate(pipe, judge, dataset, settings)
     seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
-    print(format_table(results))
+    print(format_results(results))
     if file:
         file.write_text(json.dumps({**seconds, **results}, indent=2) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""StableDiffusion: prompt in, pictures out. All the parts, joined."""
+"""StableDiffusion: prompt in, pictures out. Its `__call__` is the walk from one to the other."""
 
 import math
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
@@ -10,23 +11,72 @@ from PIL import Image
 from torch import Tensor
 
 from . import checkpoint
-from .diffusion import NoiseSchedule, ScheduleConfig, classifier_free, sample
+from .diffusion import SAMPLERS, Denoiser, NoiseSchedule, ScheduleConfig, classifier_free, sample
+from .errors import InputError
 from .models import CLIP, Autoencoder, TextEncoder, UNet
 from .tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
-STEPS = 6  # the fewest with which DDIM loses under a point: benchmarks/README.md
-
-
-@dataclass
-class Output:
-    """What a call returns: PIL images, or a tensor (B, 3, H, W) in [0, 1] if asked for."""
-
-    images: list[Image.Image] | Tensor
 
 
 class StableDiffusion:
     """Tokenizer, text encoder, U-Net, schedule, autoencoder; and CLIP, if there is one."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        guidance_rescale: float | None = None,
+        sampler: str | None = None,
+        progress: bool = False,
+    ) -> "Output":
+        """From prompt to pixels. Arguments as in diffusers' pipeline, but for the last two.
+
+        None: the picture size, the sampler and the `defaults` of the checkpoint. height and width
+        are in pixels. guidance_scale 1 is no guidance, less leans towards the negative prompt
+        (diffusers turns guidance off there). latents (B, 4, H/f, W/f): the starting noise, else
+        drawn with `generator`. output_type "pil", or "pt" for a tensor (B, 3, H, W) in [0, 1].
+        sampler: one of SAMPLERS. progress: show a bar. InputError if an argument makes no sense.
+        """
+        prompts, negatives = check(
+            prompt, negative_prompt, num_images_per_prompt, latents, output_type
+        )
+        settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
+
+        # 1. Words become numbers: B prompts, L tokens each, D numbers a token.
+        context = self.encode_prompt(prompts, num_images_per_prompt)  # (B, L, D)
+        negative_context = self.encode_prompt(negatives, num_images_per_prompt)  # (B, L, D)
+
+        # 2. Every picture starts as noise, small as the latents of a picture are.
+        if latents is None:
+            latents = self.draw_latents(len(context), height, width, generator)  # (B, 4, H/f, W/f)
+
+        # 3. Step by step the U-Net guesses what is noise, and the sampler removes some of it.
+        denoise = self.denoiser(context, negative_context, guidance_scale, guidance_rescale)
+        latents = sample(
+            denoise,
+            self.schedule,
+            latents.to(self.device),
+            settings.num_inference_steps,
+            progress,
+            sampler=sampler or self.sampler,
+            eta=eta,
+            generator=generator,
+        )  # (B, 4, H/f, W/f)
+
+        # 4. The decoder makes pixels of the clean latents.
+        images = self.decode(latents)  # (B, 3, H, W) in [0, 1]
+        return Output(to_pil(images) if output_type == "pil" else images)
 
     def __init__(
         self,
@@ -37,7 +87,10 @@ class StableDiffusion:
         schedule: NoiseSchedule,
         clip: CLIP | None = None,
         sampler: str = "ddim",
+        defaults: "SamplingDefaults | None" = None,
+        data: dict | None = None,
     ):
+        """data: what the networks were trained on, e.g. {"name": "one"}; None: unknown."""
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder.eval()
         self.unet = unet.eval()
@@ -45,6 +98,8 @@ class StableDiffusion:
         self.schedule = schedule
         self.clip = clip.eval() if clip else None
         self.sampler = sampler
+        self.defaults = defaults or SamplingDefaults()
+        self.data = data
 
     @property
     def device(self) -> torch.device:
@@ -58,15 +113,44 @@ class StableDiffusion:
         return self
 
     @torch.no_grad()
-    def encode_prompt(self, prompts: list[str]) -> Tensor:
-        """Prompts -> context (B, L, D). Warns of what was cut and of words it never saw."""
+    def encode_prompt(self, prompts: list[str], num_images_per_prompt: int = 1) -> Tensor:
+        """Prompts -> context (B, L, D), each prompt's so many times in a row.
+
+        Warns of what was cut off, and of words that were not in the training captions.
+        """
         for prompt in dict.fromkeys(prompts):
             if cut := self.tokenizer.cut(prompt):
                 warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)
             if unknown := self.tokenizer.unknown_words(prompt):
                 words = ", ".join(unknown)
                 warnings.warn(f"the model never saw these words: {words}", stacklevel=2)
-        return self.text_encoder(self.tokenizer(prompts).to(self.device))
+        context = self.text_encoder(self.tokenizer(prompts).to(self.device))
+        return context.repeat_interleave(num_images_per_prompt, dim=0)
+
+    def draw_latents(self, count: int, height=None, width=None, generator=None) -> Tensor:
+        """The starting noise (count, 4, H/f, W/f), drawn on the generator's device."""
+        f, side = self.autoencoder.config.downscale, self.unet.config.sample_size
+        least = f * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        size = [pixels or side * f for pixels in (height, width)]
+        if any(pixels < 1 or pixels % least for pixels in size):
+            raise InputError(
+                f"height and width must be multiples of {least}, not {size[0]}x{size[1]}"
+            )
+        shape = (count, self.unet.config.in_channels, size[0] // f, size[1] // f)
+        device = generator.device if generator else self.device
+        return torch.randn(shape, generator=generator, device=device)
+
+    def denoiser(
+        self, context: Tensor, negative_context: Tensor, guidance_scale=None, guidance_rescale=None
+    ) -> Denoiser:
+        """The guided U-Net, as `sample` and `trajectory` call it. Contexts: (B, L, D).
+
+        Guidance that is None is the checkpoint's own.
+        """
+        settings = self.defaults.override(None, guidance_scale, guidance_rescale)
+        return classifier_free(
+            self.unet, context, negative_context, settings.guidance_scale, settings.guidance_rescale
+        )
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -75,93 +159,16 @@ class StableDiffusion:
         return (images / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def __call__(
-        self,
-        prompt: str | list[str],
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int = STEPS,
-        guidance_scale: float = 3.0,
-        negative_prompt: str | list[str] | None = None,
-        num_images_per_prompt: int = 1,
-        eta: float = 0.0,
-        generator: torch.Generator | None = None,
-        latents: Tensor | None = None,
-        output_type: str = "pil",
-        guidance_rescale: float = 0.9,
-        sampler: str | None = None,
-        progress: bool = False,
-    ) -> Output:
-        """Draw what the prompts say. Arguments as in diffusers' pipeline, but for the last two.
-
-        height, width: pixels, as trained if left out; guidance_scale 1 is no guidance, less
-        leans to the empty prompt (where diffusers turns guidance off); guidance_rescale: how far
-        the guided prediction is brought back to its size (diffusers' default is 0); latents
-        (B, 4, H/f, W/f): the starting noise, else drawn with `generator`; output_type "pil", or
-        "pt" for a tensor; sampler: one of SAMPLERS, else the checkpoint's own; progress: show a
-        bar. ValueError for arguments that make no sense.
-        """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError("there is no prompt to draw")
-        if num_images_per_prompt < 1:
-            raise ValueError(
-                f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}"
-            )
-        if not math.isfinite(guidance_scale):
-            raise ValueError(f"guidance_scale must be a number, not {guidance_scale}")
-        if not 0 <= guidance_rescale <= 1:
-            raise ValueError(f"guidance_rescale must be from 0 to 1, not {guidance_rescale}")
-        if output_type not in ("pil", "pt"):
-            raise ValueError(f'output_type must be "pil" or "pt", not {output_type!r}')
-        negatives = (
-            [negative_prompt or ""] if not isinstance(negative_prompt, list) else negative_prompt
-        )
-        if len(negatives) not in (1, len(prompts)):
-            raise ValueError(f"{len(negatives)} negative prompts do not fit {len(prompts)} prompts")
-        negatives = negatives * (len(prompts) // len(negatives))
-
-        context, empty = (
-            self.encode_prompt(p).repeat_interleave(num_images_per_prompt, dim=0)
-            for p in (prompts, negatives)
-        )
-        if latents is None:
-            latents = self.draw_latents(len(context), height, width, generator)
-        if len(latents) != len(context):
-            raise ValueError(f"{len(latents)} latents do not fit {len(context)} pictures")
-        latents = latents.to(self.device)
-        denoise = classifier_free(self.unet, context, empty, guidance_scale, guidance_rescale)
-        latents = sample(
-            denoise,
-            self.schedule,
-            latents,
-            num_inference_steps,
-            progress,
-            sampler=sampler or self.sampler,
-            eta=eta,
-            generator=generator,
-        )
-        images = self.decode(latents)
-        return Output(to_pil(images) if output_type == "pil" else images)
-
-    def draw_latents(self, count: int, height=None, width=None, generator=None) -> Tensor:
-        """The starting noise (count, 4, H/f, W/f), drawn where the generator lives."""
-        f, side = self.autoencoder.config.downscale, self.unet.config.sample_size
-        least = f * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        size = [pixels or side * f for pixels in (height, width)]
-        if any(pixels < 1 or pixels % least for pixels in size):
-            raise ValueError(
-                f"height and width must be multiples of {least}, not {size[0]}x{size[1]}"
-            )
-        shape = (count, self.unet.config.in_channels, size[0] // f, size[1] // f)
-        device = generator.device if generator else self.device
-        return torch.randn(shape, generator=generator, device=device)
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] -> latents of unit variance (B, 4, H/f, W/f)."""
+        latents = self.autoencoder.encode(2 * images.to(self.device) - 1).mean
+        return latents * self.autoencoder.config.scaling_factor
 
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a diffusers pipeline directory, and `clip/` beside it if there is a CLIP.
+        """Write a diffusers pipeline directory, and beside it minisd.json and, if any, `clip/`.
 
-        dtype: how the U-Net, the autoencoder and CLIP are stored; the text encoder, which
-        transformers computes in as it is stored, stays float32.
+        dtype: how the U-Net, the autoencoder and CLIP are stored; the text encoder stays float32,
+        because transformers computes in the type that it was stored in.
         """
         directory = Path(directory)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
@@ -174,6 +181,7 @@ class StableDiffusion:
         checkpoint.save_scheduler(
             directory / "scheduler", asdict(self.schedule.config), self.sampler
         )
+        checkpoint.save_sampling(directory, asdict(self.defaults), self.data)
         checkpoint.save_index(directory, self.sampler)
 
     @classmethod
@@ -182,27 +190,88 @@ class StableDiffusion:
     ) -> "StableDiffusion":
         """Read a diffusers pipeline directory, whoever wrote it; minisd's own weights by default.
 
-        Raises ValueError with one clear line if the directory is missing, damaged or of another
+        Raises InputError, one clear line, if the directory is missing, damaged or of another
         architecture than Stable Diffusion 1.x.
         """
         directory = Path(directory)
         if not (directory / "model_index.json").exists():
-            raise ValueError(
+            raise InputError(
                 f"{directory} holds no checkpoint (no model_index.json); "
                 "train one with: python -m minisd train"
             )
         names = [f.name for f in fields(ScheduleConfig)]
-        schedule, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
+        config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
+        schedule = NoiseSchedule(ScheduleConfig(**config))
+        names = [f.name for f in fields(SamplingDefaults)]
+        sampling, data = checkpoint.load_sampling(directory, names)
+        try:
+            defaults = SamplingDefaults(**sampling)
+            if sampling:  # are there as many steps?
+                SAMPLERS[sampler].pairs(schedule, defaults.num_inference_steps)
+        except InputError as error:
+            raise InputError(f"{directory / 'minisd.json'}: {error}") from error
         pipe = cls(
             checkpoint.load_tokenizer(directory / "tokenizer"),
             checkpoint.load_text_encoder(directory / "text_encoder"),
             checkpoint.load_unet(directory / "unet"),
             checkpoint.load_autoencoder(directory / "vae"),
-            NoiseSchedule(ScheduleConfig(**schedule)),
+            schedule,
             checkpoint.load_clip(directory / "clip") if (directory / "clip").exists() else None,
             sampler,
+            defaults,
+            data,
         )
         return pipe.to(device)
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How a checkpoint is best sampled, and kept with it. These values are diffusers' own."""
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    guidance_rescale: float = 0.0
+
+    def __post_init__(self):
+        """Raises InputError for what cannot be; the schedule knows how many steps there can be."""
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+                raise InputError(f"{name} must be a number, not {value!r}")
+        steps, rescale = self.num_inference_steps, self.guidance_rescale
+        if not isinstance(steps, Integral):
+            raise InputError(f"num_inference_steps must be a whole number, not {steps}")
+        if not 0 <= rescale <= 1:
+            raise InputError(f"guidance_rescale must be from 0 to 1, not {rescale}")
+
+    def override(self, *values) -> "SamplingDefaults":
+        """Other values, in the order above, where they are not None."""
+        given = zip(vars(self), values, strict=True)
+        return replace(self, **{name: value for name, value in given if value is not None})
+
+
+@dataclass
+class Output:
+    """What a call returns: PIL images, or a tensor (B, 3, H, W) in [0, 1] if asked for."""
+
+    images: list[Image.Image] | Tensor
+
+
+def check(prompt, negative_prompt, num_images_per_prompt, latents, output_type):
+    """Arguments of a call -> the prompts, as many negative prompts; InputError if one is wrong."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise InputError("there is no prompt to draw")
+    negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""]
+    if len(negatives) not in (1, len(prompts)):
+        raise InputError(f"{len(negatives)} negative prompts do not fit {len(prompts)} prompts")
+    if num_images_per_prompt < 1:
+        raise InputError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
+    count = num_images_per_prompt * len(prompts)
+    if latents is not None and len(latents) != count:
+        raise InputError(f"{len(latents)} latents do not fit {count} pictures")
+    if output_type not in ("pil", "pt"):
+        raise InputError(f'output_type must be "pil" or "pt", not {output_type!r}')
+    return prompts, negatives * (len(prompts) // len(negatives))
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:

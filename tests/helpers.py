@@ -22,6 +22,7 @@ from minisd.models import (
 )
 from minisd.tokenizer import Tokenizer
 from minisd.training import RECIPES, Recipe, Run
+from minisd.training.stages import SAMPLING
 
 # Every word that a caption may have, as a reader of English takes it: word -> (attribute, index).
 MEANING = {
@@ -101,7 +102,8 @@ def make_tiny_pipe() -> StableDiffusion:
     text = TextConfig(len(tokenizer), tokenizer.end_id, tokenizer.max_length, **TOWER)
     clip = CLIP(CLIPConfig(text, VisionConfig(**TOWER), projection_dim=8))
     unet, autoencoder = wake(UNet(TINY_UNET)), Autoencoder(TINY_AUTOENCODER)
-    return StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, NoiseSchedule(), clip)
+    parts = (tokenizer, clip.text_model, unet, autoencoder, NoiseSchedule(), clip)
+    return StableDiffusion(*parts, defaults=SAMPLING, data=ONE.about)
 
 
 def equal(a, b) -> bool:

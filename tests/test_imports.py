@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "pipeline": {"models", "diffusion", "tokenizer", "checkpoint"},
     "plots": {"data", "tokenizer"},  # it draws arrays and the words for them, whatever made them
     "evaluation": LEAVES | {"checkpoint", "pipeline", "minisd"},
-    "evaluation.judge": {"data", "machine"},  # none of what it judges, not even by a detour
+    "evaluation.judge": {"data"},  # none of what it judges, not even by a detour
     "training": LEAVES | {"checkpoint", "pipeline", "minisd"},  # never what judges the result
     "minisd": {"pipeline", "data"},
     "commands": LEAVES | {"checkpoint", "pipeline", "plots", "evaluation", "training", "minisd"},

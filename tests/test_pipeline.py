@@ -1,6 +1,7 @@
 """The pipeline: prompt in, pictures out, every bit of it decided by the generator."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,21 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion
-from minisd.diffusion import SAMPLERS
-from minisd.pipeline import STEPS
+from minisd.diffusion import SAMPLERS, sample
+from minisd.errors import InputError
+from minisd.evaluation import Judge
+from minisd.pipeline import SamplingDefaults
 
 PROMPTS = ["a red seven", "a small blue one at the top left"]
 
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return StableDiffusion.from_pretrained()
 
 
 @pytest.fixture
@@ -145,6 +153,71 @@ def test_the_latents_are_divided_by_the_scaling_factor(tiny_pipe, monkeypatch):
     assert torch.equal(tiny_pipe.decode(4 * latents), plain)
 
 
+def test_pictures_are_encoded_as_they_are_decoded(shipped):
+    batch = shipped(PROMPTS, generator=seeded(), output_type="pt").images
+    latents = shipped.encode(batch)
+    assert latents.shape == (2, 4, 8, 8)
+    config = shipped.autoencoder.config
+    with torch.no_grad():
+        mean = shipped.autoencoder.encode(2 * batch - 1).mean
+    assert torch.equal(latents, config.scaling_factor * mean)
+    assert (shipped.decode(latents) - batch).abs().mean() < 0.01
+
+
+def test_the_denoiser_is_guided_as_the_checkpoint_says_unless_told_otherwise(tiny_pipe):
+    x, t = tiny_pipe.draw_latents(2, generator=seeded()), torch.tensor(500)
+    contexts = tiny_pipe.encode_prompt(PROMPTS), tiny_pipe.encode_prompt(["", ""])
+    with torch.no_grad():
+        own = tiny_pipe.denoiser(*contexts)(x, t)
+        assert torch.equal(own, tiny_pipe.denoiser(*contexts, 3.0, 0.9)(x, t))
+        assert torch.equal(
+            tiny_pipe.denoiser(*contexts, 1)(x, t), tiny_pipe.unet(x, t, contexts[0])
+        )
+    with pytest.raises(InputError, match="guidance_rescale must be from 0 to 1, not 2"):
+        tiny_pipe.denoiser(*contexts, guidance_rescale=2)
+
+
+def test_image_to_image_needs_no_more_than_the_public_parts(shipped):
+    """Repaint four digits in green: digit, size and position stay."""
+    captions = ["a small red seven at the top left", "a large white three at the bottom right"]
+    captions += ["a small blue zero in the center", "a large yellow four at the top right"]
+    pictures = shipped(captions, generator=seeded(), output_type="pt").images
+
+    steps, start = 6, 3
+    context, negative = (shipped.encode_prompt([p] * 4) for p in ("a green digit", ""))
+    t = SAMPLERS[shipped.sampler].pairs(shipped.schedule, steps)[start][0]
+    noise = shipped.draw_latents(4, generator=seeded(1))
+    x = shipped.schedule.add_noise(shipped.encode(pictures), noise, torch.tensor([t]))
+    denoise = shipped.denoiser(context, negative)
+    repainted = shipped.decode(sample(denoise, shipped.schedule, x, steps, start=start))
+
+    judge = Judge.load()
+    before, after = judge(2 * pictures - 1), judge(2 * repainted - 1)
+    assert torch.equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
+    assert (after[:, 1] == 3).all()  # green
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_inpainting_needs_no_more_than_the_public_parts(shipped, sampler):
+    """The left half stays, the right half is drawn."""
+    picture = shipped("a small red seven at the top left", generator=seeded(), output_type="pt")
+    known, mask = shipped.encode(picture.images), torch.zeros(1, 1, 8, 8)
+    mask[..., 4:] = 1
+
+    noise = shipped.draw_latents(1, generator=seeded(1))
+    contexts = (shipped.encode_prompt([p]) for p in ("a large green one at the right", ""))
+
+    def keep(point, x_s):
+        noised = point.a_s.sqrt() * known + (1 - point.a_s).sqrt() * noise
+        return mask * x_s + (1 - mask) * noised
+
+    options = {"sampler": sampler, "callback": keep, "generator": seeded(2)}
+    x = sample(shipped.denoiser(*contexts), shipped.schedule, noise, steps=10, **options)
+    assert torch.equal(x[..., :4], known[..., :4])
+    change = (shipped.decode(x) - picture.images).abs()
+    assert change[..., :12].mean() < 0.05 and change[..., 16:].max() > 0.5
+
+
 def test_long_prompts_and_unknown_words_are_told_of_once(draw):
     with pytest.warns(UserWarning) as told:
         draw(["a red elephant"] * 3)
@@ -169,7 +242,9 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
         ({"sampler": "euler"}, "sampler.*ddim.*'euler'"),
         ({"eta": 1.5}, "eta must be from 0 to 1"),
         ({"eta": 0.5, "sampler": "dpm++"}, "eta.*ddim"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number, not 2.5"),
         ({"guidance_scale": float("inf")}, "guidance_scale.*inf"),
+        ({"guidance_rescale": -0.1}, "guidance_rescale must be from 0 to 1, not -0.1"),
         ({"negative_prompt": ["a", "the"]}, "2 negative prompts do not fit 1 prompts"),
         ({"negative_prompt": []}, "0 negative prompts"),
         ({"height": 30}, "multiples of 8, not 30x32"),
@@ -178,7 +253,7 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
     ],
 )
 def test_what_makes_no_sense_is_refused(draw, bad, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         draw(**bad)
 
 
@@ -190,7 +265,82 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path, exists):
     assert str(directory) in str(error.value)
 
 
-def test_the_default_is_the_fewest_steps_that_lose_under_a_point():
+# What belongs to the checkpoint
+
+
+def with_settings(tiny_weights, folder, text):
+    """The tiny checkpoint with another minisd.json, or without one."""
+    directory = folder / "weights"
+    shutil.copytree(tiny_weights, directory)
+    (directory / "minisd.json").unlink()
+    if text is not None:
+        (directory / "minisd.json").write_text(text)
+    return directory
+
+
+def test_a_checkpoint_keeps_how_it_is_sampled_and_what_it_was_trained_on(tiny_pipe, tmp_path):
+    own, data = SamplingDefaults(4, 2.5, 0.5), {"name": "cats", "size": 64}
+    parts = (tiny_pipe.tokenizer, tiny_pipe.text_encoder, tiny_pipe.unet, tiny_pipe.autoencoder)
+    pipe = StableDiffusion(*parts, tiny_pipe.schedule, defaults=own, data=data)
+    pipe.save_pretrained(tmp_path)
+    again = StableDiffusion.from_pretrained(tmp_path)
+    assert again.defaults == own and again.data == data
+    options = {"generator": seeded(), "output_type": "pt"}
+    plain = again("a red seven", **options).images
+    options = {"num_inference_steps": 4, "guidance_scale": 2.5, "guidance_rescale": 0.5} | options
+    options["generator"] = seeded()
+    assert torch.equal(plain, tiny_pipe("a red seven", **options).images)
+
+
+def test_each_default_can_be_overridden_by_itself(draw, calls, tiny_pipe, monkeypatch):
+    monkeypatch.setattr(tiny_pipe, "defaults", SamplingDefaults(3, 2.0, 0.5))
+    plain = draw(num_inference_steps=None)
+    assert len(calls) == 3
+    assert torch.equal(draw(num_inference_steps=3, guidance_scale=2, guidance_rescale=0.5), plain)
+    for other in ({"guidance_scale": 3.0}, {"guidance_rescale": 0.0}, {"num_inference_steps": 2}):
+        assert not torch.equal(draw(**({"num_inference_steps": None} | other)), plain)
+
+
+def test_a_checkpoint_that_says_nothing_is_sampled_as_diffusers_would(tiny_weights, tmp_path):
+    """tests/parity holds SamplingDefaults to diffusers' own values."""
+    pipe = StableDiffusion.from_pretrained(with_settings(tiny_weights, tmp_path, None))
+    assert pipe.defaults == SamplingDefaults() and pipe.data is None
+
+
+SAMPLING = {"num_inference_steps": 6, "guidance_scale": 3.0, "guidance_rescale": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged: it does not hold a JSON object"),
+        ({}, '"sampling" must be an object with num_inference_steps, guidance_scale, guidance_r'),
+        ({"sampling": {"num_inference_steps": 6}}, '"sampling" must be an object with num_inf'),
+        ({"sampling": SAMPLING | {"eta": 1}}, '"sampling" must be an object with num_inference'),
+        ({"sampling": SAMPLING | {"num_inference_steps": "6"}}, "num_inf.* a number, not '6'"),
+        ({"sampling": SAMPLING | {"num_inference_steps": 6.5}}, "num_.* whole number, not 6.5"),
+        ({"sampling": SAMPLING | {"num_inference_steps": 0}}, "from 1 to 1000, not 0"),
+        ({"sampling": SAMPLING | {"guidance_scale": None}}, "guidance_scale .* number, not None"),
+        ({"sampling": SAMPLING | {"guidance_scale": True}}, "guidance_scale .* number, not True"),
+        ({"sampling": SAMPLING | {"guidance_rescale": 1.5}}, "rescale .* from 0 to 1, not 1.5"),
+        ({"sampling": SAMPLING, "data": "one"}, "\"data\" must be an object or null, not 'one'"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_a_checkpoint_are_refused(tiny_weights, tmp_path, content, message):
+    text = content if isinstance(content, str) else json.dumps(content)
+    directory = with_settings(tiny_weights, tmp_path, text)
+    with pytest.raises(ValueError, match=message) as error:
+        StableDiffusion.from_pretrained(directory)
+    assert "minisd.json" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_shipped_weights_say_what_they_were_trained_on(shipped):
+    assert shipped.data == {"name": "one"}
+
+
+def test_the_default_is_the_fewest_steps_that_lose_under_a_point(shipped):
     """Of joint accuracy or of Frechet distance, against the best that DDIM reaches."""
     file = Path(__file__).parents[1] / "benchmarks" / "sampling.json"
     cells = json.loads(file.read_text())["cells"]["ddim"]
@@ -201,4 +351,4 @@ def test_the_default_is_the_fewest_steps_that_lose_under_a_point():
         for steps, cell in cells.items()
         if cell["joint"]["rate"] > best - 0.01 and cell["frechet"] < nearest + 1
     ]
-    assert min(enough) == STEPS
+    assert min(enough) == shipped.defaults.num_inference_steps

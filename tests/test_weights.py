@@ -11,9 +11,8 @@ import torch
 
 from benchmarks import results
 from minisd import StableDiffusion, data
-from minisd.evaluation import Judge, psnr
-from minisd.evaluation.evaluate import evaluate_autoencoder, evaluate_clip
-from minisd.pipeline import STEPS, WEIGHTS
+from minisd.evaluation import Judge, accuracy, evaluate_autoencoder, psnr, zero_shot
+from minisd.pipeline import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,7 +74,7 @@ def test_the_caption_decides(pipe, judge):
 
 
 def test_the_autoencoder_keeps_what_matters(pipe, judge, real):
-    measured = evaluate_autoencoder(pipe, judge, real.images, real.attributes)
+    measured = evaluate_autoencoder(pipe, judge, data.ONE, real)
     assert measured["psnr"] >= 30
     assert all(rate["rate"] >= 0.97 for rate in measured["kept"].values())
 
@@ -86,7 +85,7 @@ def test_psnr_would_notice_a_bad_autoencoder(pipe, real):
 
 
 def test_clip_names_what_it_sees(pipe, real):
-    rates = evaluate_clip(pipe, real.images, real.attributes)
+    rates = accuracy(zero_shot(pipe, real.images, data.ONE), real.attributes, data.ONE)
     assert rates["digit"]["rate"] >= 0.91
     assert rates["joint"]["rate"] >= 0.88
     assert all(rates[name]["rate"] >= 0.96 for name in ("colour", "size", "position"))
@@ -107,7 +106,8 @@ def test_the_prompt_reaches_the_unet_through_cross_attention(pipe):
     caption = "a large red seven at the top left"
     with cross_attention_maps(pipe.unet) as maps:
         draw(pipe, [caption])
-    assert len(maps) == 7 and all(len(calls) == STEPS for calls in maps.values())
+    steps = pipe.defaults.num_inference_steps
+    assert len(maps) == 7 and all(len(calls) == steps for calls in maps.values())
     final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][5]  # (2, heads, 64, 16)
     assert final.shape == (2, 4, 64, 16)
     torch.testing.assert_close(final.sum(dim=-1), torch.ones(2, 4, 64))

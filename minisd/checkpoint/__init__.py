@@ -4,8 +4,10 @@ Every load raises InputError, one clear line, if a file is missing, damaged or o
 other than Stable Diffusion 1.x. A `dtype` is how weights are stored; they are loaded as float32.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import InputError
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from . import configs, keys
 from .files import load_model, make_model, open_atomically, read_json, save_model, write_json
@@ -15,6 +17,7 @@ from .tokenizers import load_tokenizer, save_tokenizer
 __all__ = [
     "load_autoencoder",
     "load_clip",
+    "load_sampling",
     "load_scheduler",
     "load_text_encoder",
     "load_tokenizer",
@@ -24,6 +27,7 @@ __all__ = [
     "save_autoencoder",
     "save_clip",
     "save_index",
+    "save_sampling",
     "save_scheduler",
     "save_text_encoder",
     "save_tokenizer",
@@ -89,3 +93,28 @@ def save_index(directory: Path, sampler: str) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     write_json(directory / "model_index.json", index)
+
+
+# minisd.json: what belongs to a checkpoint and has no place in diffusers' files
+
+
+def save_sampling(directory: Path, sampling: dict, data: dict | None) -> None:
+    """sampling: how the checkpoint is best sampled; data: what it was trained on, if known."""
+    write_json(directory / "minisd.json", {"sampling": sampling, "data": data})
+
+
+def load_sampling(directory: Path, fields: Iterable[str]) -> tuple[dict, dict | None]:
+    """(sampling, data) as in `save_sampling`; ({}, None) if the file is missing.
+
+    Raises InputError, one clear line, unless sampling has exactly the named fields.
+    """
+    path = directory / "minisd.json"
+    if not path.exists():
+        return {}, None
+    content = read_json(path)
+    sampling, data = content.get("sampling"), content.get("data")
+    if not isinstance(sampling, dict) or set(sampling) != set(fields):
+        raise InputError(f'{path}: "sampling" must be an object with {", ".join(fields)}')
+    if not isinstance(data, dict | None):
+        raise InputError(f'{path}: "data" must be an object or null, not {data!r}')
+    return sampling, data

@@ -3,6 +3,9 @@
 from .guidance import classifier_free
 from .samplers import (
     SAMPLERS,
+    Denoiser,
+    Point,
+    Sampler,
     ddim_step,
     ddpm_step,
     dpm_solver_step,
@@ -20,7 +23,10 @@ from .schedule import (
 
 __all__ = [
     "SAMPLERS",
+    "Denoiser",
     "NoiseSchedule",
+    "Point",
+    "Sampler",
     "ScheduleConfig",
     "classifier_free",
     "ddim_step",

@@ -11,32 +11,32 @@ from .samplers import Denoiser
 def classifier_free(
     model: Callable[[Tensor, Tensor, Tensor], Tensor],
     context: Tensor,
-    empty_context: Tensor,
+    negative_context: Tensor,
     scale: float,
     rescale: float = 0.0,
 ) -> Denoiser:
-    """Follow the prompt more closely: empty + scale * (prompt - empty), both halves in one call.
+    """Follow the prompt more closely: empty + scale * (prompt - empty), both in one call.
 
-    model(x, t, context) -> prediction; context and empty_context (B, L, D): the prompts and the
-    empty or negative prompts. Scale 1 is the bare model. Guided predictions are too large, which
-    turns colours pale; `rescale` from 0 to 1 brings their standard deviation back towards the
+    model(x, t, context) -> prediction; context and negative_context (B, L, D): the prompts, and the
+    empty or negative prompts. Scale 1 is the model alone. Guided predictions are too large, which
+    makes colours pale; `rescale` from 0 to 1 brings their standard deviation back towards the
     prompt's own. Sources: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6
     (whose w is scale - 1); Lin et al. 2024, equations 14 to 16, for `rescale`.
     """
     if scale == 1:
         return lambda x, t: model(x, t, context)
-    both = torch.cat([empty_context, context])  # (2B, L, D)
+    both = torch.cat([negative_context, context])  # (2B, L, D)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
         guided = empty + scale * (prompt - empty)
         if rescale:
-            guided = guided * (1 - rescale + rescale * spread(prompt) / spread(guided))
+            guided = guided * (1 - rescale + rescale * picture_std(prompt) / picture_std(guided))
         return guided
 
     return denoise
 
 
-def spread(x: Tensor) -> Tensor:
+def picture_std(x: Tensor) -> Tensor:
     """The standard deviation within each picture: (B, ...) -> (B, 1, ...)."""
     return x.std(dim=tuple(range(1, x.dim())), keepdim=True)

@@ -1,26 +1,87 @@
-"""Backward: from noise to a picture. Each step is a plain function; the loop is written once.
+"""Sampling: from noise to a picture. Each sampler is an equation and a class; the loop is shared.
 
 Notation: x_t the noisy latents (B, C, H, W); x0 and eps the network's guesses of signal and noise;
-a_t and a_s the values of `alphas_cumprod` now and after the step (a_s > a_t; a_s = 1 is clean).
+a_t and a_s the values of `alphas_cumprod` before and after the step (a_s > a_t; a_s = 1 is clean).
+To add a sampler, write its class and give it a name in SAMPLERS.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import InputError
 from .schedule import NoiseSchedule, predictions
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) -> prediction, as x_t
 
 
+class Point(NamedTuple):
+    """One point of a trajectory: all that a step may look at. The step leads from t to s."""
+
+    t: int
+    s: int  # negative: clean
+    x_t: Tensor
+    x0: Tensor
+    eps: Tensor
+    a_t: Tensor
+    a_s: Tensor
+
+
+class Sampler:
+    """What all samplers share, and what each may decide otherwise. One object walks once.
+
+    Arguments as in `trajectory`. A multistep sampler keeps earlier guesses in attributes.
+    """
+
+    takes_eta = False
+    pure_noise_a = 0.0  # stands in for a_t = 0
+
+    def __init__(self, denoise, schedule, device="cpu", eta=0.0, generator=None):
+        self.denoise, self.schedule, self.eta, self.generator = denoise, schedule, eta, generator
+        alphas = schedule.alphas_cumprod.to(device)
+        self.alphas_cumprod = alphas.masked_fill(alphas == 0, self.pure_noise_a)
+
+    @staticmethod
+    def pairs(schedule: NoiseSchedule, steps: int) -> list[tuple[int, int]]:
+        """The steps (t, s), noisiest first: s is the next timestep, and -1 at the end."""
+        return consecutive(schedule.timesteps(steps))
+
+    def a(self, t: int) -> Tensor:
+        """a_t; a negative t is clean."""
+        return self.alphas_cumprod[t] if t >= 0 else self.alphas_cumprod.new_ones(())
+
+    def guess(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Call the network: its (x0, eps), each (B, C, H, W)."""
+        output = self.denoise(x_t, torch.tensor(t, device=x_t.device))
+        return predictions(self.schedule.config.prediction_type, output, x_t, self.a(t))
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Fresh noise; a generator on the CPU serves every device."""
+        device = self.generator.device if self.generator else like.device
+        noise = torch.randn(like.shape, generator=self.generator, device=device, dtype=like.dtype)
+        return noise.to(like.device)
+
+    def correct(self, now: Point) -> Point:
+        """Improve x_t, the end of the last step, given the network's guess there."""
+        return now
+
+    def step(self, now: Point) -> Tensor:
+        """From x_t to x_s."""
+        raise NotImplementedError
+
+
+def consecutive(timesteps: list[int]) -> list[tuple[int, int]]:
+    """[t1, t2, t3] -> [(t1, t2), (t2, t3), (t3, -1)]."""
+    return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
+
+
 def ddpm_step(x_t, x0, a_t, a_s, noise):
     """Draw from the posterior q(x_s | x_t, x0). Ho et al. 2020, equations 6 and 7.
 
-    From pure noise (a_t = 0) x_t says nothing, and what is drawn depends on x0 alone.
+    From pure noise (a_t = 0) x_t says nothing, and the draw depends on x0 alone.
     """
     beta = 1 - a_t / a_s
     mean = (a_s.sqrt() * beta * x0 + (a_t / a_s).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
@@ -28,18 +89,51 @@ def ddpm_step(x_t, x0, a_t, a_s, noise):
     return mean + variance.sqrt() * noise
 
 
-def ddim_step(x0, eps, a_t, a_s, eta=0.0, noise=0.0):
-    """Move along the guess; eta = 0 adds no noise, eta = 1 as much as DDPM.
+class DDPM(Sampler):
+    """Ho et al. 2020, "Denoising diffusion probabilistic models", algorithm 2."""
 
+    def step(self, now):
+        return ddpm_step(now.x_t, now.x0, now.a_t, now.a_s, self.noise(now.x_t))
+
+
+def ddim_step(x0, eps, a_t, a_s, eta=0.0, noise=0.0):
+    """Combine x0 and eps anew for a_s; eta = 0 adds no noise, eta = 1 as much as DDPM.
+
+    With eta = 0 the step may lead anywhere, also from clean to noisy (inversion).
     Source: Song, Meng and Ermon 2021, "Denoising diffusion implicit models", equations 12 and 16.
     """
-    sigma = eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)).sqrt()
-    rest = (1 - a_s - sigma**2).clamp(min=0)  # rounding makes it less when a_t = 0 and eta = 1
+    # without eta the root is not taken: it is real only towards clean
+    sigma = eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)).sqrt() if eta else 0.0
+    rest = (1 - a_s - sigma**2).clamp(min=0)  # rounding makes it negative at a_t = 0 and eta = 1
     return a_s.sqrt() * x0 + rest.sqrt() * eps + sigma * noise
 
 
+class DDIM(Sampler):
+    """Song, Meng and Ermon 2021, equation 12."""
+
+    takes_eta = True
+
+    @staticmethod
+    def pairs(schedule, steps):
+        """As in diffusers: s lies one stride below t, whether or not it is visited itself."""
+        return [(t, t - len(schedule) // steps) for t in schedule.timesteps(steps)]
+
+    def a(self, t):
+        """Stable Diffusion 1.x ends at a_0, not at 1: its set_alpha_to_one is False."""
+        return super().a(t if self.schedule.config.set_alpha_to_one else max(t, 0))
+
+    def step(self, now):
+        noise = self.noise(now.x_t) if self.eta else 0.0
+        return ddim_step(now.x0, now.eps, now.a_t, now.a_s, self.eta, noise)
+
+
+def log_snr(a: Tensor) -> Tensor:
+    """lambda = log(sqrt(a) / sqrt(1 - a)), half the logarithm of the signal-to-noise ratio."""
+    return 0.5 * torch.logit(a)
+
+
 def dpm_solver_step(x_t, x0, a_t, a_s, x0_before=None, a_before=None):
-    """DPM-Solver++(2M): exact for the linear part, the guess of x0 extrapolated in log-SNR.
+    """DPM-Solver++(2M): exact in the linear part, with x0 extrapolated linearly in log-SNR.
 
     The first step and the last one (a_s = 1) are of first order, where it equals DDIM.
     Source: Lu et al. 2022, "DPM-Solver++", algorithm 2.
@@ -52,11 +146,32 @@ def dpm_solver_step(x_t, x0, a_t, a_s, x0_before=None, a_before=None):
     return shrink * x_t + (a_s.sqrt() - shrink * a_t.sqrt()) * guess
 
 
+class DPMSolver2M(Sampler):
+    """Lu et al. 2022, algorithm 2: second order from one call of the network a step."""
+
+    pure_noise_a = 2.0**-24  # log_snr(0) is minus infinity
+    x0_last = a_last = None  # of the last step
+
+    @staticmethod
+    def pairs(schedule, steps):
+        """As in diffusers: one timestep more is chosen, and the cleanest left out."""
+        if schedule.config.timestep_spacing == "trailing":
+            return Sampler.pairs(schedule, steps)
+        if not 1 <= steps < len(schedule):
+            most = len(schedule) - 1
+            raise InputError(f"the number of steps must be from 1 to {most}, not {steps}")
+        return consecutive(schedule.timesteps(steps + 1)[:-1])
+
+    def step(self, now):
+        x_s = dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, self.x0_last, self.a_last)
+        self.x0_last, self.a_last = now.x0, now.a_t
+        return x_s
+
+
 def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older=None):
     """UniC: take the last step again, from x_before to a_t, now that x0 at its end is known.
 
-    DPM-Solver's first-order step with a better guess; it costs no call of the network. With
-    DPM-Solver++(2M) as predictor this is UniPC of order 2.
+    DPM-Solver's first-order step with a better guess; it costs no call of the network.
     Source: Zhao et al. 2023, "UniPC", algorithms 5 and 7 with B(h) = exp(h) - 1, order 1 or 2.
     """
     slope = (x0 - x0_before) / 2
@@ -72,86 +187,27 @@ def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older
     return dpm_solver_step(x_before, x0_before + slope, a_before, a_t)
 
 
-def log_snr(a: Tensor) -> Tensor:
-    """lambda = log(sqrt(a) / sqrt(1 - a)), half the logarithm of the signal-to-noise ratio."""
-    return 0.5 * torch.logit(a)
+class UniPC(DPMSolver2M):
+    """Zhao et al. 2023: predict as DPM-Solver++(2M), then correct; of order 2."""
+
+    x_last = x_s = None  # where the last step began and ended
+    x0_older = a_older = None  # of the step before it
+
+    def correct(self, now):
+        if now.x_t is not self.x_s:  # the first point, or a callback put other latents there
+            return now
+        x_t = unipc_correct(
+            now.x0, now.a_t, self.x_last, self.x0_last, self.a_last, self.x0_older, self.a_older
+        )
+        return now._replace(x_t=x_t)
+
+    def step(self, now):
+        self.x_last, self.x0_older, self.a_older = now.x_t, self.x0_last, self.a_last
+        self.x_s = super().step(now)
+        return self.x_s
 
 
-class Point(NamedTuple):
-    """One point of a trajectory: all that a step may look at."""
-
-    t: int
-    x_t: Tensor
-    x0: Tensor
-    eps: Tensor
-    a_t: Tensor
-    a_s: Tensor
-
-
-def next_in_list(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
-    """DDPM's pairs (t, s): s is simply the next timestep, and -1 (clean) at the end."""
-    chosen = schedule.timesteps(count)
-    return list(zip(chosen, [*chosen[1:], -1], strict=True))
-
-
-def next_by_stride(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
-    """DDIM's pairs (t, s) as in diffusers: s lies one stride below t, in the list or not."""
-    return [(t, t - len(schedule) // count) for t in schedule.timesteps(count)]
-
-
-def one_more(schedule: NoiseSchedule, count: int) -> list[tuple[int, int]]:
-    """DPM-Solver's pairs as in diffusers: one timestep more, the cleanest not evaluated."""
-    if schedule.config.timestep_spacing == "trailing":
-        return next_in_list(schedule, count)
-    if not 1 <= count < len(schedule):
-        most = len(schedule) - 1
-        raise ValueError(f"the number of steps must be from 1 to {most}, not {count}")
-    chosen = schedule.timesteps(count + 1)[:-1]
-    return list(zip(chosen, [*chosen[1:], -1], strict=True))
-
-
-def guesses(points: list[Point]) -> list[Tensor]:
-    """x0 and a_t of each point, as the multistep rules take them."""
-    return [field for point in points for field in (point.x0, point.a_t)]
-
-
-def multistep(now: Point, before: list[Point], eta: float, noise: Tensor) -> Tensor:
-    """DPM-Solver++ with the guess before this one, if there is one."""
-    return dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, *guesses(before[:1]))
-
-
-def corrected(now: Point, before: list[Point]) -> Point:
-    """UniPC: first put right where we are, with the guess from there."""
-    if not before:
-        return now
-    x_t = unipc_correct(now.x0, now.a_t, before[0].x_t, *guesses(before))
-    return now._replace(x_t=x_t)
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """How a step is taken and where the steps lie. `before`: the points so far, the last first."""
-
-    step: Callable[[Point, list[Point], float, Tensor], Tensor]  # now, before, eta, noise -> x_s
-    pairs: Callable[[NoiseSchedule, int], list[tuple[int, int]]]
-    noisy: bool = False  # needs fresh noise at every step
-    least_a: float = 0.0  # stands in for a = 0, which log_snr does not know
-    correct: Callable[[Point, list[Point]], Point] = lambda now, before: now
-
-
-SAMPLERS = {
-    "ddpm": Sampler(
-        lambda now, before, eta, noise: ddpm_step(now.x_t, now.x0, now.a_t, now.a_s, noise),
-        next_in_list,
-        noisy=True,
-    ),
-    "ddim": Sampler(
-        lambda now, before, eta, noise: ddim_step(now.x0, now.eps, now.a_t, now.a_s, eta, noise),
-        next_by_stride,
-    ),
-    "dpm++": Sampler(multistep, one_more, least_a=2.0**-24),
-    "unipc": Sampler(multistep, one_more, least_a=2.0**-24, correct=corrected),
-}
+SAMPLERS = {"ddpm": DDPM, "ddim": DDIM, "dpm++": DPMSolver2M, "unipc": UniPC}
 
 
 @torch.no_grad()
@@ -163,35 +219,34 @@ def trajectory(
     sampler: str = "ddim",
     eta: float = 0.0,
     generator: torch.Generator | None = None,
+    start: int = 0,
+    callback: Callable[[Point, Tensor], Tensor | None] | None = None,
 ) -> Iterator[tuple[Point, Tensor]]:
     """The one sampling loop: yields (point, x_s) after every step; the last x_s is the sample.
 
-    denoise(x_t, t) gives the network's prediction; x_T (B, C, H, W) is the starting noise.
-    Raises ValueError, at the first point, for an unknown sampler, steps out of range, or eta where
-    it means nothing.
+    denoise(x_t, t) -> the network's prediction; x_T (B, C, H, W): the starting noise. eta, from 0
+    to 1: how much noise DDIM adds. start: the index of the first step taken; x_T then is noised to
+    its timestep, `SAMPLERS[sampler].pairs(schedule, steps)[start][0]`. callback(point, x_s): called
+    after every step; latents that it returns replace x_s. Raises InputError, at the first point,
+    for an unknown sampler, steps or start out of range, or eta where it means nothing.
     """
     if sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
-    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
-        raise ValueError(f"eta must be from 0 to 1, and 0 unless the sampler is ddim, not {eta}")
-    rule, x, before = SAMPLERS[sampler], x_T, []
-    alphas = schedule.alphas_cumprod.to(x.device)
-    alphas = alphas.masked_fill(alphas == 0, rule.least_a)
-    clean = (
-        alphas.new_ones(()) if sampler != "ddim" or schedule.config.set_alpha_to_one else alphas[0]
-    )
-    for t, s in rule.pairs(schedule, steps):
-        a_t, a_s = alphas[t], alphas[s] if s >= 0 else clean
-        output = denoise(x, torch.tensor(t, device=x.device))
-        x0, eps = predictions(schedule.config.prediction_type, output, x, a_t)
-        noise = torch.zeros(())
-        if rule.noisy or eta > 0:
-            where = generator.device if generator else x.device  # a CPU seed serves every device
-            noise = torch.randn(x.shape, generator=generator, device=where, dtype=x.dtype)
-            noise = noise.to(x.device)
-        now = rule.correct(Point(t, x, x0, eps, a_t, a_s), before)
-        x = rule.step(now, before, eta, noise)
-        before = [now, *before[:1]]
+        raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
+    if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
+        takers = " or ".join(name for name, rule in SAMPLERS.items() if rule.takes_eta)
+        raise InputError(
+            f"eta must be from 0 to 1, and 0 unless the sampler is {takers}, not {eta}"
+        )
+    pairs = SAMPLERS[sampler].pairs(schedule, steps)
+    if not 0 <= start < steps:
+        raise InputError(f"start must be from 0 to {steps - 1}, not {start}")
+    rule, x = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator), x_T
+    for t, s in pairs[start:]:
+        x0, eps = rule.guess(x, t)
+        now = rule.correct(Point(t, s, x, x0, eps, rule.a(t), rule.a(s)))
+        x = rule.step(now)
+        replaced = callback(now, x) if callback else None
+        x = x if replaced is None else replaced
         yield now, x
 
 
@@ -201,12 +256,13 @@ def sample(
     x_T: Tensor,
     steps: int = 20,
     progress: bool = False,
+    start: int = 0,
     **options,
 ) -> Tensor:
     """Run the loop to its end: noise (B, C, H, W) -> sample (B, C, H, W). Options: `trajectory`."""
-    walk = trajectory(denoise, schedule, x_T, steps, **options)
-    if progress:  # it waits a moment, so that no bar stands above a wrong argument's message
-        walk = tqdm(walk, total=steps, delay=0.1)
+    walk = trajectory(denoise, schedule, x_T, steps, start=start, **options)
+    if progress:  # the delay keeps a bar from standing above the message about a wrong argument
+        walk = tqdm(walk, total=steps - start, delay=0.1)
     x = x_T
     for _, x_s in walk:
         x = x_s

@@ -1,7 +1,7 @@
-"""Forward noising: how much signal is left after t steps, and how to convert between predictions.
+"""Forward noising: how much signal is left at timestep t, and how to convert between predictions.
 
 x_t = sqrt(a_t) x0 + sqrt(1 - a_t) eps, where a_t is `alphas_cumprod[t]`; t = 0 is nearly clean,
-t = T - 1 nearly (or wholly) noise. Source: Ho et al. 2020, "Denoising diffusion probabilistic
+t = T - 1 nearly (or entirely) noise. Source: Ho et al. 2020, "Denoising diffusion probabilistic
 models", equation 4; option names as in diffusers' schedulers.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def make_betas(config: ScheduleConfig) -> Tensor:
     """The noise added at each step: (T,).
 
     linear: Ho et al. 2020, section 4. scaled_linear: linear in the square root, as Rombach et al.
-    2022's code has it. cosine: Nichol and Dhariwal 2021, equation 17, with beta at most 0.999.
+    2022's code does it. cosine: Nichol and Dhariwal 2021, equation 17, with beta at most 0.999.
     """
     steps, start, end = config.num_train_timesteps, config.beta_start, config.beta_end
     if config.beta_schedule == "linear":
@@ -43,7 +45,7 @@ def make_betas(config: ScheduleConfig) -> Tensor:
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
         left = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
         return (1 - left[1:] / left[:-1]).clamp(max=0.999).float()
-    raise ValueError(
+    raise InputError(
         f'beta_schedule must be "linear", "scaled_linear" or "cosine", not {config.beta_schedule!r}'
     )
 
@@ -59,19 +61,18 @@ def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
 
 
 class NoiseSchedule:
-    """The numbers a_t and everything that follows from them. Tensors x0, eps, x_t are (B, ...)."""
+    """The numbers a_t and everything that follows from them. x0, eps and x_t are (B, ...)."""
 
     def __init__(self, config: ScheduleConfig | None = None):
         self.config = config = config or ScheduleConfig()
         if config.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(
+            raise InputError(
                 'prediction_type must be "epsilon" or "v_prediction", '
                 f"not {config.prediction_type!r}"
             )
         if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
-            raise ValueError(
-                "pure noise tells an epsilon-prediction nothing of x0; "
-                "rescale_betas_zero_snr wants v_prediction"
+            raise InputError(
+                "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing of x0"
             )
         self.alphas_cumprod = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
         if config.rescale_betas_zero_snr:
@@ -86,7 +87,7 @@ class NoiseSchedule:
         return a.reshape(-1, *[1] * (like.dim() - 1))
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t ~ q(x_t | x0), the noise given. Ho et al. 2020, equation 4."""
+        """x_t ~ q(x_t | x0) for the given noise. Ho et al. 2020, equation 4."""
         a = self.a(t, like=x0)
         return a.sqrt() * x0 + (1 - a).sqrt() * eps
 
@@ -108,24 +109,24 @@ class NoiseSchedule:
     def timesteps(self, count: int) -> list[int]:
         """`count` timesteps from noisy to clean. Lin et al. 2024, table 2.
 
-        Raises ValueError unless 1 <= count <= T and every timestep was seen in training.
+        Raises InputError unless 1 <= count <= T and every timestep is below T.
         """
         total, spacing = len(self), self.config.timestep_spacing
         if not 1 <= count <= total:
-            raise ValueError(f"the number of steps must be from 1 to {total}, not {count}")
+            raise InputError(f"the number of steps must be from 1 to {total}, not {count}")
         if spacing == "linspace":
             chosen = np.linspace(0, total - 1, count)[::-1].round()
         elif spacing == "leading":
             chosen = np.arange(count)[::-1] * (total // count) + self.config.steps_offset
-        elif spacing == "trailing":  # [:count], for rounding may add one more
+        elif spacing == "trailing":  # [:count]: rounding may add one more
             chosen = np.arange(total, 0, -total / count)[:count].round() - 1
         else:
-            raise ValueError(
+            raise InputError(
                 f'timestep_spacing must be "linspace", "leading" or "trailing", not {spacing!r}'
             )
         chosen = chosen.astype(int).tolist()
         if chosen[0] >= total:
-            raise ValueError(
+            raise InputError(
                 f"{count} steps with an offset of {self.config.steps_offset} pass {total}"
             )
         return chosen
@@ -134,7 +135,7 @@ class NoiseSchedule:
 def predictions(
     prediction_type: str, output: Tensor, x_t: Tensor, a: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The network's output, read as its guess of both (x0, eps). `a` broadcasts to x_t.
+    """The network's output as a guess of both (x0, eps). `a` broadcasts to x_t.
 
     Source: Salimans and Ho 2022, appendix D.
     """

@@ -1,19 +1,31 @@
-"""Evaluation: the judge, the formulas, and the table of everything measured."""
+"""Evaluation: the judge, the formulas, a file for each thing measured, and the report of it all."""
 
-from .evaluate import Settings, evaluate, format_table
-from .judge import Judge, measure, train_judge
-from .metrics import clip_score, copy_ratio, frechet_distance, psnr, wilson_interval
+from .accuracy import accuracy
+from .autoencoder import evaluate_autoencoder
+from .clip import zero_shot
+from .judge import Judge, measure
+from .metrics import clip_score, copy_ratio, frechet_distance, proportion, psnr, wilson_interval
+from .reader import train_judge
+from .report import format_results, percent, to_markdown
+from .suite import Settings, draw, evaluate
 
 __all__ = [
     "Judge",
     "Settings",
+    "accuracy",
     "clip_score",
     "copy_ratio",
+    "draw",
     "evaluate",
-    "format_table",
+    "evaluate_autoencoder",
+    "format_results",
     "frechet_distance",
     "measure",
+    "percent",
+    "proportion",
     "psnr",
+    "to_markdown",
     "train_judge",
     "wilson_interval",
+    "zero_shot",
 ]

@@ -1,10 +1,12 @@
-"""The formulas: how good are the pictures, in numbers."""
+"""The formulas behind every measured number."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..errors import InputError
 
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -17,8 +19,15 @@ def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, flo
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def proportion(right: Tensor) -> dict:
+    """(B,) bool -> the share that is right, with its Wilson interval, as JSON holds it."""
+    count, total = int(right.sum()), len(right)
+    low, high = wilson_interval(count, total)
+    return {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
+
+
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Distance of two clouds of features (n, D) and (m, D), each taken for a Gaussian.
+    """Distance between two sets of features, (n, D) and (m, D), each taken for a Gaussian.
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) with covariances A and B.
     Source: Heusel et al. 2017, equation 6 (there on Inception's features).
@@ -46,18 +55,30 @@ def psnr(images: Tensor, references: Tensor) -> float:
     return (10 * torch.log10(4 / error)).mean().item()
 
 
+def recalled(similarity: Tensor, fits: Tensor, k: int) -> Tensor:
+    """Is a caption that fits among the k most similar to the picture? -> (pictures,) bool.
+
+    similarity, and fits (bool): (pictures, captions). The share of these answers is recall@k:
+    Radford et al. 2021, "Learning transferable visual models from natural language supervision".
+    """
+    best = similarity.topk(min(k, similarity.shape[1]), dim=1).indices  # (pictures, k)
+    return fits.gather(1, best).any(dim=1)
+
+
 def copy_ratio(features: Tensor, training: Tensor) -> Tensor:
     """How much nearer each picture is to one training picture than to any other: (n,) in [0, 1].
 
-    Of features (n, D) of the pictures and training (m, D) of what the model learned from: the
-    distance to the nearest training picture divided by that to the second nearest. 0 is a copy;
-    below 1/3 counts as one. Compare with real pictures that training never saw. Raises ValueError
-    for fewer than two training pictures. Source: Yoon et al. 2023, "Diffusion probabilistic models
-    generalize when they fail to memorize". Carlini et al. 2023, "Extracting training data from
-    diffusion models", divide by the mean distance to the 50 nearest instead.
+    The distance to the nearest training picture divided by that to the second nearest, in features
+    (n, D) of the pictures and (m, D) of the training pictures. 0 is an exact copy, and below 1/3
+    counts as one. Compare with real pictures that training never saw. Raises InputError for fewer
+    than two training pictures. Source: Yoon et al. 2023, "Diffusion probabilistic models generalize
+    when they fail to memorize". Carlini et al. 2023, "Extracting training data from diffusion
+    models", divide by the mean distance to the 50 nearest instead.
     """
     if len(training) < 2:
-        raise ValueError(f"the second nearest of {len(training)} training pictures is missing")
+        raise InputError(
+            f"the second nearest of {len(training)} training pictures is missing; take at least 2"
+        )
     # Written out: cdist's matrix product would put a copy at a distance that is not 0.
     mode = "donot_use_mm_for_euclid_dist"
     distances = torch.cdist(features.float(), training.float(), compute_mode=mode)  # (n, m)

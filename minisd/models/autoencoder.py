@@ -74,9 +74,9 @@ class AttentionBlock(nn.Module):
         self.attention = MultiHeadAttention(heads=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = tokens(self.group_norm(x))  # (B, N, C)
-        h = self.attention(self.to_q(h), self.to_k(h), self.to_v(h))
-        return x + picture(self.to_out[0](h), like=x)
+        h = tokens(self.group_norm(x))                                # (B, N, C)
+        h = self.attention(self.to_q(h), self.to_k(h), self.to_v(h))  # (B, N, C)
+        return x + picture(self.to_out[0](h), like=x)                 # (B, C, H, W)
 
 
 def residual_blocks(in_channels: int, out_channels: int, count: int, groups: int) -> nn.ModuleList:
@@ -94,7 +94,9 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([AttentionBlock(channels, groups)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        x = self.resnets[0](x)     # (B, C, H, W)
+        x = self.attentions[0](x)  # (B, C, H, W)
+        return self.resnets[1](x)  # (B, C, H, W)
 
 
 class DownBlock(nn.Module):
@@ -107,7 +109,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for resnet in self.resnets:
-            x = resnet(x)  # (B, out, H, W)
+            x = resnet(x)      # (B, out, H, W)
         for downsample in self.downsamplers:
             x = downsample(x)  # (B, out, H/2, W/2)
         return x
@@ -123,7 +125,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for resnet in self.resnets:
-            x = resnet(x)  # (B, out, H, W)
+            x = resnet(x)    # (B, out, H, W)
         for upsample in self.upsamplers:
             x = upsample(x)  # (B, out, 2H, 2W)
         return x
@@ -147,10 +149,10 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)  # (B, C0, H, W)
+        x = self.conv_in(x)                                  # (B, C0, H, W)
         for block in self.down_blocks:
-            x = block(x)  # (B, C1, H/2, W/2), ...
-        x = self.mid_block(x)  # (B, C_last, H/f, W/f)
+            x = block(x)                                     # (B, C1, H/2, W/2), ...
+        x = self.mid_block(x)                                # (B, C_last, H/f, W/f)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 8, H/f, W/f)
 
 
@@ -172,9 +174,10 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        z = self.mid_block(self.conv_in(z))  # (B, C_last, H/f, W/f)
+        z = self.conv_in(z)                                  # (B, C_last, H/f, W/f)
+        z = self.mid_block(z)                                # (B, C_last, H/f, W/f)
         for block in self.up_blocks:
-            z = block(z)  # (B, C_last, 2H/f, 2W/f), ...
+            z = block(z)                                     # (B, C_last, 2H/f, 2W/f), ...
         return self.conv_out(F.silu(self.conv_norm_out(z)))  # (B, 3, H, W)
 
 
@@ -189,7 +192,7 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
-        # Start with little noise in the latents: with unit noise the decoder sees nothing else.
+        # Start with little noise in the latents: unit noise would drown them.
         nn.init.constant_(self.quant_conv.bias.data[channels:], -5.0)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
@@ -210,6 +213,7 @@ class Autoencoder(nn.Module):
         return self.decoder(self.post_quant_conv(latents))
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None):
-        """Pictures -> (reconstructions (B, 3, H, W), q(z | x)): one draw through the bottleneck."""
+        """Pictures -> (reconstructions (B, 3, H, W), q(z | x)), decoded from one sample of it."""
         posterior = self.encode(images)
-        return self.decode(posterior.sample(generator)), posterior
+        z = posterior.sample(generator)   # (B, 4, H/f, W/f)
+        return self.decode(z), posterior  # (B, 3, H, W)

@@ -71,7 +71,8 @@ class SelfAttention(nn.Module):
         self.attention = MultiHeadAttention(heads)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return self.out_proj(self.attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), mask))
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)  # (B, N, C) each
+        return self.out_proj(self.attention(q, k, v, mask))       # (B, N, C)
 
 
 class MLP(nn.Module):
@@ -84,7 +85,8 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+        h = self.activation(self.fc1(x))  # (B, N, hidden)
+        return self.fc2(h)                # (B, N, C)
 
 
 class EncoderLayer(nn.Module):
@@ -99,7 +101,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x), mask)  # (B, N, C)
-        return x + self.mlp(self.layer_norm2(x))  # (B, N, C)
+        return x + self.mlp(self.layer_norm2(x))           # (B, N, C)
 
 
 class TransformerEncoder(nn.Module):
@@ -111,12 +113,12 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask)  # (B, N, C)
         return x
 
 
 class TextEmbeddings(nn.Module):
-    """Token ids (B, L) -> (B, L, C): what the token is plus where it stands."""
+    """Token ids (B, L) -> (B, L, C): an embedding of the token plus one of its position."""
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -124,7 +126,8 @@ class TextEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.max_length, config.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+        position = self.position_embedding.weight[: ids.shape[1]]  # (L, C)
+        return self.token_embedding(ids) + position                # (B, L, C)
 
 
 class TextEncoder(nn.Module):
@@ -138,9 +141,10 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.embeddings(ids)  # (B, L, D)
+        x = self.embeddings(ids)                  # (B, L, D)
         future = torch.full((ids.shape[1],) * 2, -torch.inf, device=x.device, dtype=x.dtype)
-        return self.final_layer_norm(self.encoder(x, mask=future.triu(1)))  # token i sees 0 ... i
+        x = self.encoder(x, mask=future.triu(1))  # (B, L, D); token i sees 0 ... i
+        return self.final_layer_norm(x)           # (B, L, D)
 
     def pool(self, states: Tensor, ids: Tensor) -> Tensor:
         """The state at the first end-of-text token, which has seen the whole text: (B, D)."""
@@ -160,9 +164,10 @@ class VisionEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(count, config.hidden_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = tokens(self.patch_embedding(images))  # (B, N, C)
-        first = self.class_embedding.expand(len(images), 1, -1)
-        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        patches = tokens(self.patch_embedding(images))           # (B, N, C)
+        first = self.class_embedding.expand(len(images), 1, -1)  # (B, 1, C)
+        x = torch.cat([first, patches], dim=1)                   # (B, 1 + N, C)
+        return x + self.position_embedding.weight                # (B, 1 + N, C)
 
 
 class VisionEncoder(nn.Module):
@@ -177,12 +182,13 @@ class VisionEncoder(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.encoder(self.pre_layrnorm(self.embeddings(images)))  # (B, 1 + N, C)
-        return self.post_layernorm(x[:, 0])
+        x = self.pre_layrnorm(self.embeddings(images))  # (B, 1 + N, C)
+        x = self.encoder(x)                             # (B, 1 + N, C)
+        return self.post_layernorm(x[:, 0])             # (B, C)
 
 
 class CLIP(nn.Module):
-    """Both towers, each projected to the joint space, and the learned temperature."""
+    """Both towers, each projected into the joint space, and the learnt temperature."""
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
@@ -197,7 +203,7 @@ class CLIP(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        """Words start small, as in CLIP; places in the picture as large as the patches there."""
+        """Words start small, as in CLIP; positions of patches at the scale of the patches."""
         text, vision = self.text_model.embeddings, self.vision_model.embeddings
         nn.init.normal_(text.token_embedding.weight, std=0.02)
         nn.init.normal_(text.position_embedding.weight, std=0.02)
@@ -219,6 +225,7 @@ class CLIP(nn.Module):
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         """Similarity of every picture to every text, in logits: (pictures, texts)."""
-        pictures, texts = self.encode_image(images), self.encode_text(ids)  # (B, P) each
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse for logits
-            return self.logit_scale.exp() * pictures.float() @ texts.float().T
+        pictures, texts = self.encode_image(images), self.encode_text(ids)      # (B, P) each
+        # bfloat16 is too coarse for logits
+        with torch.autocast(images.device.type, enabled=False):
+            return self.logit_scale.exp() * pictures.float() @ texts.float().T  # (B, B)

@@ -23,11 +23,13 @@ class MultiHeadAttention(nn.Module):
         self.softmax = nn.Softmax(dim=-1)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, heads, N, M)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (q, k, v))  # (B, N or M, heads, d)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))                  # (B, heads, N or M, d)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)          # (B, heads, N, M)
         if mask is not None:
             scores = scores + mask
-        return (self.softmax(scores) @ v).transpose(1, 2).flatten(2)  # (B, N, C)
+        heads = self.softmax(scores) @ v                                  # (B, heads, N, d)
+        return heads.transpose(1, 2).flatten(2)                           # (B, N, C)
 
 
 class ResidualBlock(nn.Module):
@@ -52,11 +54,11 @@ class ResidualBlock(nn.Module):
         self.has_shortcut = in_channels != out_channels
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
+        h = self.conv1(F.silu(self.norm1(x)))                           # (B, out, H, W)
         if time is not None:
-            h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
-        return (self.conv_shortcut(x) if self.has_shortcut else x) + h
+            h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]  # (B, out, 1, 1) added
+        h = self.conv2(F.silu(self.norm2(h)))                           # (B, out, H, W)
+        return (self.conv_shortcut(x) if self.has_shortcut else x) + h  # (B, out, H, W)
 
 
 class Downsample(nn.Module):
@@ -71,7 +73,7 @@ class Downsample(nn.Module):
         self.extra = (0, 0, 0, 0) if padding else (0, 1, 0, 1)  # left, right, top, bottom
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, self.extra))
+        return self.conv(F.pad(x, self.extra))  # (B, C, H/2, W/2)
 
 
 class Upsample(nn.Module):
@@ -82,7 +84,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, C, 2H, 2W)
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def zero_(module: nn.Module) -> nn.Module:
-    """Sets weight and bias to zero, so that a residual branch starts as the identity."""
+    """Set weight and bias to zero, so that a residual block starts as the identity."""
     for p in module.parameters():
         torch.nn.init.zeros_(p)
     return module

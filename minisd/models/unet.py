@@ -72,12 +72,12 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(4 * channels, 4 * channels)
 
     def forward(self, t: Tensor) -> Tensor:
-        features = timestep_features(t, self.channels).to(self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(features)))
+        features = timestep_features(t, self.channels).to(self.linear_1.weight.dtype)  # (B, C)
+        return self.linear_2(F.silu(self.linear_1(features)))                          # (B, 4C)
 
 
 class Attention(nn.Module):
-    """x (B, N, C) looks at context (B, M, D), or at itself: (B, N, C). No bias on q, k, v."""
+    """x (B, N, C) attends to context (B, M, D), or to itself: (B, N, C). No bias on q, k, v."""
 
     def __init__(self, channels: int, context_dim: int, heads: int):
         super().__init__()
@@ -88,8 +88,9 @@ class Attention(nn.Module):
         self.attention = MultiHeadAttention(heads)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        context = x if context is None else context
-        return self.to_out[0](self.attention(self.to_q(x), self.to_k(context), self.to_v(context)))
+        context = x if context is None else context                     # (B, M, D)
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)  # (B, N or M, C)
+        return self.to_out[0](self.attention(q, k, v))                  # (B, N, C)
 
 
 class GEGLU(nn.Module):
@@ -100,8 +101,8 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(channels, 8 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        value, gate = self.proj(x).chunk(2, dim=-1)  # (B, N, 4C) each
+        return value * F.gelu(gate)                  # (B, N, 4C)
 
 
 class FeedForward(nn.Module):
@@ -109,14 +110,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        # diffusers has dropout at index 1; Identity keeps the key of the last layer, net.2
         self.net = nn.Sequential(GEGLU(channels), nn.Identity(), nn.Linear(4 * channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.net(x)  # (B, N, C)
 
 
 class TransformerBlock(nn.Module):
-    """Pixels look at one another (attn1), at the prompt (attn2), then each thinks alone (ff)."""
+    """Pixels attend to one another (attn1), then to the prompt (attn2); then an MLP for each."""
 
     def __init__(self, channels: int, context_dim: int, heads: int):
         super().__init__()
@@ -128,9 +130,9 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        x = x + self.attn1(self.norm1(x))  # (B, N, C)
-        x = x + self.attn2(self.norm2(x), context)  # (B, N, C), context (B, L, D)
-        return x + self.ff(self.norm3(x))  # (B, N, C)
+        x = x + self.attn1(self.norm1(x))           # (B, N, C)
+        x = x + self.attn2(self.norm2(x), context)  # (B, N, C); context (B, L, D)
+        return x + self.ff(self.norm3(x))           # (B, N, C)
 
 
 class SpatialTransformer(nn.Module):
@@ -146,13 +148,13 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        h = tokens(self.proj_in(self.norm(x)))  # (B, N, C)
-        h = self.transformer_blocks[0](h, context)
-        return x + self.proj_out(picture(h, like=x))
+        h = tokens(self.proj_in(self.norm(x)))        # (B, N, C)
+        h = self.transformer_blocks[0](h, context)    # (B, N, C)
+        return x + self.proj_out(picture(h, like=x))  # (B, C, H, W)
 
 
 class Level(nn.Module):
-    """What the levels of both halves share: residual blocks, each with a transformer or without."""
+    """What the levels of both halves share: residual blocks, with or without transformers."""
 
     def __init__(self, widths: list[tuple[int, int]], attends: bool, config: UNetConfig):
         super().__init__()
@@ -165,12 +167,12 @@ class Level(nn.Module):
         self.attends = attends
 
     def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        x = self.resnets[i](x, time)
-        return self.attentions[i](x, context) if self.attends else x
+        x = self.resnets[i](x, time)                                  # (B, out, H, W)
+        return self.attentions[i](x, context) if self.attends else x  # (B, out, H, W)
 
 
 class DownBlock(Level):
-    """One level on the way down; every feature map it makes is kept for the way up."""
+    """One level on the way down; every feature map is kept as a skip connection."""
 
     def __init__(self, in_channels, out_channels, attends: bool, last: bool, config: UNetConfig):
         ins = [in_channels] + [out_channels] * (config.layers_per_block - 1)
@@ -182,16 +184,16 @@ class DownBlock(Level):
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for i in range(len(self.resnets)):
-            x = self.layer(i, x, time, context)
+            x = self.layer(i, x, time, context)  # (B, out, H, W)
             skips.append(x)
         if not self.last:
-            x = self.downsamplers[0](x)
+            x = self.downsamplers[0](x)          # (B, out, H/2, W/2)
             skips.append(x)
         return x, skips
 
 
 class UpBlock(Level):
-    """One level on the way up; each layer reads one feature map of the way down beside its own."""
+    """One level on the way up; each layer takes one skip connection beside its own input."""
 
     def __init__(
         self, in_channels, out_channels, skips, attends: bool, last: bool, config: UNetConfig
@@ -205,8 +207,9 @@ class UpBlock(Level):
 
     def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
         for i in range(len(self.resnets)):
-            x = self.layer(i, torch.cat([x, skips.pop()], dim=1), time, context)
-        return x if self.last else self.upsamplers[0](x)
+            x = torch.cat([x, skips.pop()], dim=1)        # (B, in + skip, H, W)
+            x = self.layer(i, x, time, context)           # (B, out, H, W)
+        return x if self.last else self.upsamplers[0](x)  # (B, out, 2H, 2W)
 
 
 class MidBlock(nn.Module):
@@ -224,8 +227,9 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([SpatialTransformer(channels, config)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        x = self.attentions[0](self.resnets[0](x, time), context)
-        return self.resnets[1](x, time)
+        x = self.resnets[0](x, time)        # (B, C, H, W)
+        x = self.attentions[0](x, context)  # (B, C, H, W)
+        return self.resnets[1](x, time)     # (B, C, H, W)
 
 
 class UNet(nn.Module):
@@ -240,7 +244,7 @@ class UNet(nn.Module):
         self.time_embedding = TimeEmbedding(widths[0])
 
         self.down_blocks = nn.ModuleList()
-        skips = [widths[0]]  # the widths of the feature maps that the way up will read
+        skips = [widths[0]]  # the widths of the skip connections, in order
         for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
             last = i == levels - 1
             self.down_blocks.append(DownBlock(a, b, attends[i], last, config))
@@ -251,8 +255,8 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList()
         below = widths[-1]
         for i in reversed(range(levels)):
-            read = [skips.pop() for _ in range(config.layers_per_block + 1)]
-            self.up_blocks.append(UpBlock(below, widths[i], read, attends[i], i == 0, config))
+            taken = [skips.pop() for _ in range(config.layers_per_block + 1)]
+            self.up_blocks.append(UpBlock(below, widths[i], taken, attends[i], i == 0, config))
             below = widths[i]
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], EPS)
@@ -260,7 +264,7 @@ class UNet(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        """Every residual branch starts as the identity, and the whole network at zero."""
+        """Every residual block starts as the identity, and the whole network's output at zero."""
         for module in self.modules():
             if isinstance(module, ResidualBlock):
                 zero_(module.conv2)
@@ -274,25 +278,25 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """x (B, 4, H, W), t (B,) or a scalar, context (B, L, D) -> (B, 4, H, W)."""
-        time = self.time_embedding(t.expand(len(x)))  # (B, 4 * widths[0])
-        x = self.conv_in(x)  # (B, C0, H, W)
+        time = self.time_embedding(t.expand(len(x)))         # (B, 4 * widths[0])
+        x = self.conv_in(x)                                  # (B, C0, H, W)
         skips = [x]
         for block in self.down_blocks:
-            x, made = block(x, time, context)  # (B, C1, H/2, W/2), ...
-            skips += made  # all that the way up will read
-        x = self.mid_block(x, time, context)  # (B, C_last, H/f, W/f)
-        for block in self.up_blocks:
-            x = block(x, skips, time, context)  # back to (B, C0, H, W); takes from the end of skips
+            x, new = block(x, time, context)                 # (B, C1, H/2, W/2), ...
+            skips += new
+        x = self.mid_block(x, time, context)                 # (B, C_last, H/f, W/f)
+        for block in self.up_blocks:  # each takes its skips off the end
+            x = block(x, skips, time, context)               # ..., (B, C0, H, W)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 4, H, W)
 
 
 @contextmanager
 def cross_attention_maps(unet: UNet):
-    """Collects the cross-attention maps of every call inside the `with` block.
+    """Collect the cross-attention maps of every call inside the `with` block.
 
-    Yields a dict from layer name to a list, one entry a call, of (B, heads, N, L) tensors. They are
-    read by forward hooks: the model runs the very code that it runs without them. Under guidance B
-    counts the empty prompts first, then the prompts.
+    Yields a dict from layer name to a list of (B, heads, N, L) tensors, one for each call. Forward
+    hooks read them, so the model runs the same code as without. With guidance, B holds the empty
+    prompts first, then the prompts.
 
         with cross_attention_maps(unet) as maps:
             unet(x, t, context)

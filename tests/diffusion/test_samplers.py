@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from minisd.diffusion import (
     SAMPLERS,
     NoiseSchedule,
+    Sampler,
     ScheduleConfig,
     ddim_step,
     ddpm_step,
@@ -21,6 +22,7 @@ from minisd.diffusion import (
     trajectory,
 )
 from minisd.diffusion.samplers import log_snr
+from minisd.errors import InputError
 
 MEAN, STD = 0.7, 2.0
 SCHEDULE = NoiseSchedule()  # zero SNR at the end, so that x_T is N(0, 1) exactly
@@ -164,6 +166,16 @@ def test_the_last_step_of_every_sampler_ends_at_its_guess():
     assert_close(dpm_solver_step(x_t, x0, a_t, one, 0.5 * x0, 0.5 * a_t), x0)
 
 
+@pytest.mark.parametrize("a_s", [0.0, 0.3, 0.9999])
+def test_ddim_steps_backward_too_from_clean_to_noisy(a_s):
+    """As inversion does: eta is 0, and x_t may be clean."""
+    x0, eps = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    a_s, one = numbers(a_s, 1.0)
+    expected = a_s.sqrt() * x0 + (1 - a_s).sqrt() * eps
+    assert torch.equal(ddim_step(x0, eps, one, a_s), expected)
+    assert torch.equal(ddim_step(x0, eps, torch.tensor(1 - 1e-5), a_s), expected)
+
+
 # The loop
 
 
@@ -199,6 +211,60 @@ def test_the_other_samplers_draw_no_noise(sampler):
     assert torch.equal(g.get_state(), before)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("begin", [1, 4, 7])
+def test_a_walk_can_start_late(sampler, begin):
+    """At the timestep that `pairs` names; the first step of a multistep sampler is of order 1."""
+    options = {"steps": 8, "sampler": sampler}
+    x = start(4)
+    late = list(trajectory(denoiser(SCHEDULE), SCHEDULE, x, start=begin, **options))
+    assert [(now.t, now.s) for now, _ in late] == SAMPLERS[sampler].pairs(SCHEDULE, 8)[begin:]
+    assert torch.equal(late[0][0].x_t, x) and len(late) == 8 - begin
+
+
+def test_ddim_from_half_way_goes_on_as_from_the_beginning():
+    walk = [x for _, x in trajectory(denoiser(SCHEDULE), SCHEDULE, start(4), steps=8)]
+    assert torch.equal(sample(denoiser(SCHEDULE), SCHEDULE, walk[4], steps=8, start=5), walk[-1])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_callback_hears_of_every_step_and_may_replace_the_latents(sampler):
+    heard, options = [], {"steps": 6, "sampler": sampler}
+
+    def listen(now, x_s):
+        heard.append((now, x_s))
+
+    walk = list(trajectory(denoiser(SCHEDULE), SCHEDULE, start(2), callback=listen, **options))
+    assert all(a[0] is b[0] and a[1] is b[1] for a, b in zip(walk, heard, strict=True))
+
+    def replace(now, x_s):
+        return torch.zeros_like(x_s)
+
+    walk = list(trajectory(denoiser(SCHEDULE), SCHEDULE, start(2), callback=replace, **options))
+    assert all(not now.x_t.any() for now, _ in walk[1:]) and not walk[-1][1].any()
+
+
+def test_a_sampler_is_one_class_and_may_call_the_network_twice(monkeypatch):
+    """Heun's method on DDIM's ODE, which is of second order: x / sqrt(a) moves along eps."""
+
+    class Heun(Sampler):
+        def step(self, now):
+            x_s = ddim_step(now.x0, now.eps, now.a_t, now.a_s)
+            if now.a_s == 1 or now.a_t == 0:
+                return x_s
+            _, eps = self.guess(x_s, now.s)
+            eps = (now.eps + eps) / 2
+            x0 = (now.x_t - (1 - now.a_t).sqrt() * eps) / now.a_t.sqrt()
+            return ddim_step(x0, eps, now.a_t, now.a_s)
+
+    monkeypatch.setitem(SAMPLERS, "heun", Heun)
+    calls = []
+    perfect = denoiser(SCHEDULE)
+    sample(lambda x, t: calls.append(t) or perfect(x, t), SCHEDULE, start(2), 5, sampler="heun")
+    assert len(calls) == 5 + 3  # at the first and the last step once
+    assert error("heun", 40) < 0.2 * error("ddim", 40)
+
+
 def test_sampling_keeps_no_gradients():
     weight = torch.ones((), requires_grad=True)
     x = sample(lambda x, t: weight * x, SCHEDULE, start(2), steps=2)
@@ -214,11 +280,14 @@ def test_sampling_keeps_no_gradients():
         ({"sampler": "ddpm", "eta": 0.5}, "eta"),
         ({"eta": 1.5}, "eta must be from 0 to 1"),
         ({"eta": -0.1}, "eta must be from 0 to 1"),
+        ({"sampler": "dpm++", "eta": 0.5}, "eta must be from 0 to 1, and 0 unless .* is ddim"),
+        ({"start": 20}, "start must be from 0 to 19, not 20"),
+        ({"start": -1}, "start must be from 0 to 19, not -1"),
     ],
     ids=str,
 )
 def test_bad_options_are_refused_in_one_line(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         sample(denoiser(SCHEDULE), SCHEDULE, start(1), **options)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from minisd.evaluation import clip_score, copy_ratio, frechet_distance, psnr, wilson_interval
+from minisd.evaluation.metrics import proportion, recalled
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,20 @@ def test_wilson_holds_the_true_rate_19_times_of_20(total):
 def test_wilson_refuses_what_is_no_rate(right, total):
     with pytest.raises(ValueError, match=f"{right} of {total}"):
         wilson_interval(right, total)
+
+
+def test_a_proportion_counts_and_has_its_interval():
+    found = proportion(torch.tensor([True] * 15 + [False] * 133))
+    assert found["right"] == 15 and found["of"] == 148 and found["rate"] == 15 / 148
+    assert (found["low"], found["high"]) == wilson_interval(15, 148)
+
+
+def test_recall_by_hand():
+    """Right at rank 1; at rank 3; nowhere; two that fit, one of them at rank 2."""
+    similarity = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.5, 0.9, 0.1]])
+    fits = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]]).bool()
+    expected = {1: [1, 0, 0, 0], 2: [1, 0, 0, 1], 3: [1, 1, 0, 1], 10: [1, 1, 0, 1]}
+    assert {k: recalled(similarity, fits, k).int().tolist() for k in expected} == expected
 
 
 def cloud(mean, std):

@@ -1,5 +1,7 @@
 """One directory, two libraries, the same pictures; whichever of the two wrote the directory."""
 
+import inspect
+
 import diffusers
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from minisd.checkpoint import save_tokenizer
 from minisd.checkpoint.configs import clip_from_hf
 from minisd.diffusion import NoiseSchedule, ScheduleConfig
 from minisd.models import CLIP, Autoencoder, AutoencoderConfig, UNet, UNetConfig
-from minisd.pipeline import WEIGHTS
+from minisd.pipeline import WEIGHTS, SamplingDefaults
 from minisd.tokenizer import Tokenizer
 
 from . import reference
@@ -199,6 +201,27 @@ def test_transformers_reads_the_clip_and_the_text_encoder_that_minisd_saved(tmp_
     text_encoder = transformers.CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
     expected = text_encoder(ids)
     assert_close(ours.text_encoder(ids), expected.last_hidden_state, atol=1e-5, rtol=1e-4)
+
+
+def test_a_foreign_checkpoint_is_sampled_as_diffusers_does_by_default(pipes):
+    ours, theirs = pipes
+    defaults = inspect.signature(type(theirs).__call__).parameters
+    assert ours.defaults == SamplingDefaults()
+    assert vars(ours.defaults) == {name: defaults[name].default for name in vars(ours.defaults)}
+
+
+def test_diffusers_is_as_quiet_with_our_minisd_json_as_without(tmp_path, capfd, recwarn):
+    our_pipeline().save_pretrained(tmp_path)
+
+    def heard():
+        diffusers.StableDiffusionPipeline.from_pretrained(tmp_path)
+        said = capfd.readouterr()
+        return said.out + said.err, [str(recwarn.pop().message) for _ in range(len(recwarn))]
+
+    heard()  # some warnings are given once
+    with_it = heard()
+    (tmp_path / "minisd.json").unlink()
+    assert "minisd.json" not in str(with_it) and with_it == heard()
 
 
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the shipped weights are not there")

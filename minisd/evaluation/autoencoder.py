@@ -1,0 +1,35 @@
+"""The autoencoder: how close a reconstruction comes, and whether it shows the same."""
+
+import torch
+
+from ..data import Batch, Dataset, World
+from ..errors import InputError
+from ..pipeline import StableDiffusion
+from .accuracy import accuracy
+from .judge import Judge
+from .metrics import psnr
+
+
+@torch.no_grad()
+def evaluate_autoencoder(
+    pipe: StableDiffusion, judge: Judge | None, dataset: Dataset, test: Batch
+) -> dict:
+    """PSNR; and in a world, of what the judge reads right, how much it still reads right after.
+
+    Raises InputError if the judge reads nothing right even before.
+    """
+    model = pipe.autoencoder
+    chunks = (model.encode(x.to(pipe.device)).mean for x in test.images.split(250))
+    decoded = torch.cat([model.decode(latents).cpu() for latents in chunks])
+    results: dict = {"psnr": psnr(decoded, test.images)}
+    if isinstance(dataset, World):
+        truth = test.attributes.cpu()
+        before = dataset.read(judge, test.images).cpu()
+        readable = (before == dataset.canonical(truth)).all(dim=1)
+        if not readable.any():
+            raise InputError(
+                f"the judge reads none of {len(truth)} real pictures; take more samples"
+            )
+        after = dataset.read(judge, decoded[readable])
+        results["kept"] = accuracy(after, truth[readable], dataset)
+    return results

@@ -1,0 +1,81 @@
+"""The results as tables, for the terminal or in Markdown."""
+
+LABELS = {"seen": "seen", "held_out": "held out"}
+Table = list[list[str]]  # the head, then the rows
+
+
+def percent(cell: dict) -> str:
+    """A proportion with its interval, e.g. 95.8 [94.4, 96.9]."""
+    return f"{100 * cell['rate']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+
+
+def distance(value: float) -> str:
+    """One decimal, or two digits of what is less than one, as between CLIP's unit vectors."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def accuracy_table(results: dict) -> Table:
+    """The shares of pictures that show what was asked for, by attribute."""
+    rows = {}
+    for group, label in LABELS.items():
+        rows[f"{label}, drawn"] = results[group]["drawn"]
+        rows[f"{label}, real renders"] = results[group]["real"]
+    rows["autoencoder keeps"] = results["autoencoder"]["kept"]
+    if "zero_shot" in results:
+        rows["CLIP zero-shot"] = results["zero_shot"]
+    names = list(results["seen"]["drawn"])
+    head = ["% right [95% interval]", *names]
+    return [head, *([label, *(percent(row[n]) for n in names)] for label, row in rows.items())]
+
+
+def quality_table(results: dict) -> Table:
+    """Everything that needs no attributes, drawn pictures beside real ones."""
+    rows = [["", "drawn", "real"]]
+    if frechet := results.get("frechet"):
+        values = (distance(frechet["drawn"]), f"{distance(frechet['floor'])} (another set)")
+        features = {"judge": "the judge's", "CLIP": "its own CLIP's"}[frechet["features"]]
+        rows.append([f"Frechet distance in {features} features", *values])
+    if score := results.get("clip_score"):
+        rows.append(["CLIP score", f"{score['drawn']:.1f}", f"{score['real']:.1f}"])
+    for group, cells in results.get("retrieval", {}).items():
+        for name, chance in cells["chance"].items():
+            label = f"CLIP retrieval, {LABELS[group]}, {name}, % (chance {100 * chance:.1f})"
+            rows.append([label, percent(cells["drawn"][name]), percent(cells["real"][name])])
+    if copies := results.get("copies"):
+        values = (percent(copies["drawn"]), percent(copies["real"]))
+        rows.append(["copies of training pictures, %", *values])
+    if cell := results.get("classification_accuracy"):
+        label = f"classification accuracy score, %, from {cell['pictures']:,} drawn pictures"
+        rows.append([label, percent(cell), ""])
+    rows.append(["reconstruction, PSNR", "", f"{results['autoencoder']['psnr']:.1f} dB"])
+    return rows
+
+
+def to_text(table: Table) -> str:
+    """A table for the terminal, in aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for label, *cells in table:
+        padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append("  ".join([label.ljust(widths[0]), *padded]).rstrip())
+    return "\n".join(lines)
+
+
+def to_markdown(table: Table) -> str:
+    """A table in Markdown."""
+    head, *rows = table
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def format_results(results: dict, markdown: bool = False) -> str:
+    """What `evaluate` measured: a table of attributes, if there are any, and one of the rest."""
+    tables = [accuracy_table(results)] if "seen" in results else []
+    tables.append(quality_table(results))
+    s = results["settings"]
+    how = f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}"
+    return "\n\n".join(
+        [
+            *map(to_markdown if markdown else to_text, tables),
+            f"{how}, guidance_rescale {s['rescale']:g}; 95% intervals after Wilson.",
+        ]
+    )

@@ -1,0 +1,148 @@
+"""Everything that is measured of a checkpoint: draws the pictures, then runs what applies."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data import Dataset, OneDigit, World, cycle
+from ..errors import InputError
+from ..pipeline import StableDiffusion
+from .accuracy import accuracy
+from .autoencoder import evaluate_autoencoder
+from .classification import evaluate_classifier
+from .clip import encode_images, evaluate_clip_score, evaluate_retrieval, zero_shot
+from .features import evaluate_copies, evaluate_frechet
+from .judge import Judge
+
+BATCH = 100  # pictures drawn at a time
+MIN_SYNTHETIC = 1000  # the fewest pictures that a classifier is trained on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is drawn to be measured. None is the checkpoint's own choice."""
+
+    samples: int = 2000  # half of them for captions like those of training, half for new ones
+    steps: int = 10  # as in the published table; the pipeline's own default is fewer
+    guidance: float | None = None
+    rescale: float | None = None
+    sampler: str | None = None
+    seed: int = 0
+    training_seed: int = 0  # of the run that trained the checkpoint: it decides the training set
+    synthetic: int = 0  # pictures drawn to train a classifier on; 0 leaves it out
+    synthetic_guidance: float = 1.75  # less than elsewhere, for more varied pictures
+
+    def resolved(self, pipe: StableDiffusion) -> "Settings":
+        """With the checkpoint's numbers in place of None."""
+        own = pipe.defaults
+        guidance = own.guidance_scale if self.guidance is None else self.guidance
+        rescale = own.guidance_rescale if self.rescale is None else self.rescale
+        return replace(self, guidance=guidance, rescale=rescale)
+
+
+@torch.no_grad()
+def draw(
+    pipe: StableDiffusion, captions: list[str], settings: Settings, seed: int, label: str
+) -> Tensor:
+    """Pictures (B, 3, S, S) in [-1, 1] for the captions."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = []
+    for i in tqdm(range(0, len(captions), BATCH), desc=label, unit="batch", delay=0.1):
+        out = pipe(
+            captions[i : i + BATCH],
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            guidance_rescale=settings.rescale,
+            sampler=settings.sampler,
+            generator=generator,
+            output_type="pt",
+        )
+        pictures.append(out.images.cpu() * 2 - 1)
+    return torch.cat(pictures)
+
+
+def draw_synthetic(
+    pipe: StableDiffusion, world: World, settings: Settings
+) -> tuple[Tensor, Tensor]:
+    """Pictures to train a classifier on, (n, 3, S, S), and the attributes asked for, (n, A)."""
+    wanted = cycle(world.all_combinations(), settings.synthetic, settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    captions, _ = world.write_captions(wanted, generator, 1.0)
+    settings = replace(settings, guidance=settings.synthetic_guidance)
+    return draw(pipe, captions, settings, settings.seed + 200, "drawing to train on"), wanted
+
+
+def check(settings: Settings, dataset: Dataset) -> None:
+    """InputError for what cannot be measured."""
+    if settings.samples < 2:
+        raise InputError(
+            f"samples must be at least 2, one seen and one held out, not {settings.samples}"
+        )
+    if settings.synthetic and settings.synthetic < MIN_SYNTHETIC:
+        raise InputError(
+            f"{settings.synthetic} pictures are too few to train a classifier on; "
+            f"take {MIN_SYNTHETIC} or more"
+        )
+    if settings.synthetic and not isinstance(dataset, OneDigit):
+        raise InputError("the classifier reads pictures of one digit only")
+
+
+def evaluate(
+    pipe: StableDiffusion, judge: Judge | None, dataset: Dataset, settings: Settings | None = None
+) -> dict:
+    """All measurements of one checkpoint, as plain numbers that JSON can hold.
+
+    What needs attributes is measured in a World only, what needs CLIP only if the pipeline has one.
+    Frechet distance and copies compare the judge's features in a World; elsewhere CLIP's, and the
+    judge may be None. Raises InputError for fewer than 2 samples, for 1 to 999 synthetic pictures,
+    and for synthetic pictures of anything but one digit.
+    """
+    settings = (settings or Settings()).resolved(pipe)
+    check(settings, dataset)
+    world = dataset if isinstance(dataset, World) else None
+    groups = dataset.test_groups(settings.samples, settings.seed)
+    batches = {name: batch for name, (batch, _) in groups.items()}
+    drawn = {
+        name: draw(pipe, batch.captions, settings, settings.seed + i, f"drawing {name}")
+        for i, (name, batch) in enumerate(batches.items())
+    }
+    every = torch.cat(list(drawn.values()))
+    real, again = (torch.cat([pair[i].images for pair in groups.values()]) for i in (0, 1))
+    generator = torch.Generator().manual_seed(settings.seed + 100)
+    test = dataset.batch(settings.samples, "test", generator)
+    results: dict = {"data": dataset.about}
+    results["settings"] = vars(settings) | {"samples": len(every)}  # a small dataset has fewer
+    if world:
+        for name, batch in batches.items():
+            kinds = {"drawn": drawn[name], "real": batch.images}
+            results[name] = {
+                kind: accuracy(world.read(judge, images), batch.attributes, world)
+                for kind, images in kinds.items()
+            }
+    features = judge.features if world else partial(encode_images, pipe) if pipe.clip else None
+    if features:
+        frechet = evaluate_frechet(features, every, real, again)
+        results["frechet"] = {**frechet, "features": "judge" if world else "CLIP"}
+        # Real pictures of a world are rendered anew; elsewhere the seen ones are training pictures.
+        unseen = real if world else batches["held_out"].images
+        pool = dataset.pool(settings.training_seed, pipe.device)
+        results["copies"] = evaluate_copies(features, every, unseen, pool, dataset.pool_size)
+    if pipe.clip:
+        captions = [caption for batch in batches.values() for caption in batch.captions]
+        results["clip_score"] = evaluate_clip_score(pipe, captions, every, real)
+        results["retrieval"] = {
+            name: evaluate_retrieval(pipe, dataset, batch, drawn[name])
+            for name, batch in batches.items()
+        }
+    if settings.synthetic:
+        synthetic = draw_synthetic(pipe, world, settings)
+        results["classification_accuracy"] = evaluate_classifier(
+            pipe, world, *synthetic, test, settings.seed
+        )
+    results["autoencoder"] = evaluate_autoencoder(pipe, judge, dataset, test)
+    if world and pipe.clip:
+        results["zero_shot"] = accuracy(zero_shot(pipe, test.images, world), test.attributes, world)
+    return results
