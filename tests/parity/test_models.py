@@ -16,17 +16,16 @@ from minisd.checkpoint.keys import clip_keys_from_hf, text_keys_from_hf, text_ke
 from minisd.models import (
     CLIP,
     Autoencoder,
-    AutoencoderConfig,
     CLIPConfig,
-    TextConfig,
     TextEncoder,
     UNet,
-    UNetConfig,
     VisionConfig,
     VisionEncoder,
     parameter_count,
 )
 from minisd.models.unet import timestep_features
+from tests import stable_diffusion
+from tests.stable_diffusion import on_meta
 
 from . import reference
 
@@ -40,12 +39,6 @@ def shapes(state):
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def on_meta(make, *arguments, **options):
-    """A model of full size without the memory: shapes only."""
-    with torch.device("meta"):
-        return make(*arguments, **options)
-
-
 # Full size: Stable Diffusion 1.x, name by name
 
 
@@ -53,17 +46,6 @@ SD_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "projection_dim": 768}
 SD_TEXT |= {"num_hidden_layers": 12, "num_attention_heads": 12}
 VIT_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
 VIT_L |= {"num_attention_heads": 16, "patch_size": 14, "projection_dim": 768}
-OUR_TEXT = TextConfig(
-    max_length=77, hidden_size=768, intermediate_size=3072, num_layers=12, num_heads=12
-)
-OUR_VIT_L = VisionConfig(
-    image_size=224,
-    patch_size=14,
-    hidden_size=1024,
-    intermediate_size=4096,
-    num_layers=24,
-    num_heads=16,
-)
 
 
 def test_full_size_unet_has_the_names_and_shapes_of_stable_diffusion():
@@ -76,19 +58,10 @@ def test_full_size_unet_has_the_names_and_shapes_of_stable_diffusion():
         norm_num_groups=32,
         sample_size=64,
     )
-    config = UNetConfig(
-        sample_size=64,
-        block_out_channels=(320, 640, 1280, 1280),
-        cross_attention=(True, True, True, False),
-        layers_per_block=2,
-        num_heads=8,
-        cross_attention_dim=768,
-        norm_num_groups=32,
-    )
-    ours = on_meta(UNet, config)
+    ours = on_meta(UNet, stable_diffusion.UNET)
     assert shapes(ours.state_dict()) == shapes(theirs.state_dict())
     assert parameter_count(ours) == 859_520_964
-    assert unet_from_hf(theirs.config) == config
+    assert unet_from_hf(theirs.config) == stable_diffusion.UNET
 
 
 def test_full_size_autoencoder_has_the_names_and_shapes_of_stable_diffusion():
@@ -100,35 +73,31 @@ def test_full_size_autoencoder_has_the_names_and_shapes_of_stable_diffusion():
         layers_per_block=2,
         norm_num_groups=32,
     )
-    config = AutoencoderConfig(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        norm_num_groups=32,
-        scaling_factor=0.18215,
-    )
-    ours = on_meta(Autoencoder, config)
+    ours = on_meta(Autoencoder, stable_diffusion.AUTOENCODER)
     assert shapes(ours.state_dict()) == shapes(theirs.state_dict())
     assert parameter_count(ours) == 83_653_863
-    assert autoencoder_from_hf(theirs.config) == config
+    assert autoencoder_from_hf(theirs.config) == stable_diffusion.AUTOENCODER
 
 
 def test_full_size_text_encoder_has_the_names_and_shapes_of_stable_diffusion():
     theirs = on_meta(transformers.CLIPTextModel, transformers.CLIPTextConfig(**SD_TEXT))
-    ours = on_meta(TextEncoder, OUR_TEXT)
+    ours = on_meta(TextEncoder, stable_diffusion.TEXT)
     assert shapes(ours.state_dict()) == shapes(text_keys_from_hf(theirs.state_dict()))
     assert parameter_count(ours) == 123_060_480
-    assert text_from_hf(theirs.config.to_dict()) == OUR_TEXT
+    assert text_from_hf(theirs.config.to_dict()) == stable_diffusion.TEXT
 
 
 def test_full_size_clip_has_the_names_and_shapes_of_vit_l_14():
     config = transformers.CLIPConfig(text_config=SD_TEXT, vision_config=VIT_L, projection_dim=768)
     theirs = on_meta(transformers.CLIPModel, config)
-    ours = on_meta(CLIP, CLIPConfig(OUR_TEXT, OUR_VIT_L, projection_dim=768))
+    ours = on_meta(
+        CLIP, CLIPConfig(stable_diffusion.TEXT, stable_diffusion.VISION, projection_dim=768)
+    )
     assert shapes(ours.state_dict()) == shapes(theirs.state_dict())
     assert parameter_count(ours) == 427_616_513
     assert clip_from_hf(config.to_dict()) == ours.config
 
-    tower = on_meta(VisionEncoder, OUR_VIT_L)
+    tower = on_meta(VisionEncoder, stable_diffusion.VISION)
     assert shapes(tower.state_dict()) == shapes(theirs.vision_model.state_dict())
 
 
