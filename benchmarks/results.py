@@ -1,6 +1,6 @@
-"""Write the READMEs' results from the JSON that training and evaluation left.
+"""Write the READMEs' tables from the JSON that training and evaluation left.
 
-python -m benchmarks.results            # rewrites what stands between the two marks
+python -m benchmarks.results            # rewrites what stands between the marks
 python -m benchmarks.results --check    # exit 1 if a README says something else
 """
 
@@ -10,16 +10,14 @@ from pathlib import Path
 
 from minisd.checkpoint import read_json
 from minisd.evaluation import format_results, to_markdown
+from minisd.evaluation.report import percent, quality_table, settings_line
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {  # which README: what was measured, how it was trained
-    ROOT / "README.md": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
-    ROOT / "benchmarks/README.md": (
-        ROOT / "benchmarks/two/evaluation.json",
-        ROOT / "benchmarks/two/training.json",
-    ),
+RUNS = {  # what was measured, how it was trained
+    "one digit": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
+    "two digits": (ROOT / "benchmarks/two/evaluation.json", ROOT / "benchmarks/two/training.json"),
 }
-BEGIN, END = "<!-- results: written by benchmarks/results.py -->", "<!-- end of results -->"
+BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
 NOTES = """\
 *Autoencoder keeps*: of the pictures that the judge reads right, those that it still reads right
@@ -38,26 +36,59 @@ def training_table(run: dict) -> str:
     return to_markdown([["stage", "pictures", "time"], *rows])
 
 
-def text(evaluation: Path, training: Path) -> str:
-    results, run = read_json(evaluation), read_json(training)
+def trained(run: dict, time: str = "") -> str:
+    """By what the networks were trained."""
     processes = f"{run['processes']} process{'es' if run['processes'] > 1 else ''}"
+    return f"Trained{time} by {processes}, seed {run['seed']}, on {run['machine']}"
+
+
+def full_tables(results: dict, run: dict) -> str:
+    """Everything that was measured of a run."""
     blocks = [
         format_results(results, markdown=True),
-        NOTES,
+        *([NOTES] if "seen" in results else []),
         f"Measured in {results['seconds']:.0f} s on {results['machine']}.",
-        f"Trained by {processes}, seed {run['seed']}, on {run['machine']}:",
+        f"{trained(run)}:",
         training_table(run),
     ]
     return "\n\n".join(blocks)
 
 
+def summary_table(results: dict, run: dict) -> str:
+    """The front page's one table: what a run comes to."""
+    _, *quality = quality_table(results)
+    quality = {label: cells for label, *cells in quality}
+    zero_shot = percent(results["zero_shot"]["joint"])
+    rows = [["", "drawn", "real"]]
+    for group, label in {"seen": "seen in training", "held_out": "held out"}.items():
+        cells = [percent(results[group][kind]["joint"]) for kind in ("drawn", "real")]
+        rows.append([f"as captioned, combinations {label}, %", *cells])
+    rows.append(["CLIP, zero-shot: names the combination, %", "", zero_shot])
+    for label in ("Frechet distance in the judge's features", "copies of training pictures, %"):
+        rows.append([label, *quality[label]])
+    rows.append(["reconstruction, PSNR", *quality["reconstruction, PSNR"]])
+    minutes = sum(cost["seconds"] for cost in run["stages"].values()) / 60
+    lines = [settings_line(results), trained(run, f" in {minutes:.1f} minutes") + "."]
+    return "\n\n".join([to_markdown(rows), "\n".join(lines)])
+
+
+PAGES = {  # README: what stands between which marks
+    ROOT / "README.md": {"summary": (summary_table, "one digit")},
+    ROOT / "benchmarks/README.md": {name: (full_tables, name) for name in RUNS},
+}
+
+
 def page(readme: Path) -> str:
     """The README as it should be; ValueError if it lacks the marks."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{readme} lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text(*PAGES[readme])}\n\n{END}{after}"
+    text = readme.read_text(encoding="utf-8")
+    for mark, (write, name) in PAGES[readme].items():
+        begin, end = BEGIN.format(mark), END.format(mark)
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{readme} lacks the marks {begin} and {end}")
+        text = f"{before}{begin}\n\n{write(*map(read_json, RUNS[name]))}\n\n{end}{after}"
+    return text
 
 
 def main() -> None:

@@ -67,15 +67,16 @@ def to_markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
+def settings_line(results: dict) -> str:
+    """What the pictures were drawn with."""
+    s = results["settings"]
+    how = f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}"
+    return f"{how}, guidance_rescale {s['rescale']:g}; 95% intervals after Wilson."
+
+
 def format_results(results: dict, markdown: bool = False) -> str:
     """What `evaluate` measured: a table of attributes, if there are any, and one of the rest."""
     tables = [accuracy_table(results)] if "seen" in results else []
     tables.append(quality_table(results))
-    s = results["settings"]
-    how = f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}"
-    return "\n\n".join(
-        [
-            *map(to_markdown if markdown else to_text, tables),
-            f"{how}, guidance_rescale {s['rescale']:g}; 95% intervals after Wilson.",
-        ]
-    )
+    blocks = map(to_markdown if markdown else to_text, tables)
+    return "\n\n".join([*blocks, settings_line(results)])
