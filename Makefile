@@ -1,5 +1,5 @@
 # Everything a fresh machine needs comes from here: each target first makes .venv, once, with the pinned
-# requirements. On Windows, see the README for the same in plain pip.
+# requirements. On Windows, see INSTALL.md for the same in plain pip.
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=

@@ -1,4 +1,4 @@
-"""The shipped checkpoint does what the README says, on a small sample; the full numbers are there.
+"""The shipped checkpoint does what benchmarks/README.md says of it, here on a small sample.
 
 Bounds are the promised rates less about three standard errors of the sample at hand.
 """
