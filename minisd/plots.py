@@ -12,6 +12,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Path2D
 from torch import Tensor
 
+from .errors import InputError
+
 WRAP = 22  # characters of a caption on one line
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 
@@ -169,13 +171,13 @@ def diagram(*lit: str) -> Figure:
 
 
 def check_name(path: str | Path) -> None:
-    """ValueError if a file of this name cannot be a picture."""
+    """InputError if a file of this name cannot be a picture."""
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path} must end in {', '.join(SUFFIXES)}")
+        raise InputError(f"{path} must end in {', '.join(SUFFIXES)}")
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure and close it. ValueError if the name is not that of a picture."""
+    """Write the figure and close it. InputError if the name is not that of a picture."""
     check_name(path)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from minisd import plots
+from minisd.errors import InputError
 
 CAPTIONS = [f"a large red {n} at the bottom right of the picture" for n in range(5)]
 
@@ -68,7 +69,7 @@ def test_saving_writes_the_file_and_closes_the_figure(tmp_path, suffix):
 @pytest.mark.parametrize("name", ["picture", "picture.xyz", ".png"])
 def test_a_name_that_is_no_pictures_is_refused(tmp_path, name):
     figure = plots.gallery([Image.new("RGB", (4, 4))], ["black"])
-    with pytest.raises(ValueError, match=r"must end in \.png"):
+    with pytest.raises(InputError, match=r"must end in \.png"):
         plots.save(figure, tmp_path / "new" / name)
     assert not list(tmp_path.iterdir())
 
