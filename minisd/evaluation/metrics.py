@@ -10,7 +10,7 @@ from ..errors import InputError
 
 
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """95% confidence interval of a rate; honest near 0 and 1. Wilson 1927."""
+    """95% confidence interval of a proportion, reliable even close to 0 and 1. Wilson 1927."""
     if not 0 <= right <= total or total == 0:
         raise ValueError(f"{right} of {total} is not a rate")
     rate, shrink = right / total, 1 + z**2 / total
