@@ -1,4 +1,4 @@
-"""The computer that all of this runs on: its devices, what they are fast at, its name."""
+"""The computer: its devices, the precision they are fast in, its name."""
 
 import os
 import platform
@@ -6,9 +6,11 @@ import platform
 import torch
 from torch import nn
 
+from .errors import InputError
+
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Auto is the best there is: an NVIDIA or Apple GPU, else the CPU. ValueError if not there.
+    """The device of that name; "auto" is a GPU if there is one. InputError if there is no such.
 
     Of several processes that the launcher started, each takes an NVIDIA GPU of its own.
     """
@@ -20,12 +22,12 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"there is no device {name!r} on this machine") from error
+        raise InputError(f"there is no device {name!r} on this machine") from error
     return torch.device(name)
 
 
 def mixed_precision(device: str | torch.device) -> torch.autocast:
-    """bfloat16 where the hardware multiplies in it, which is where it is faster; else float32."""
+    """bfloat16 where the hardware multiplies in it, else float32."""
     device = torch.device(device)
     if device.type == "cpu":
         abilities = torch.cpu.get_capabilities()
@@ -36,14 +38,14 @@ def mixed_precision(device: str | torch.device) -> torch.autocast:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """Convolutions are faster with a pixel's channels side by side; Apple GPUs stay as they are."""
+    """Store a pixel's channels side by side: faster convolutions, except on Apple's GPUs."""
     if next(model.parameters()).device.type != "mps":
         model.to(memory_format=torch.channels_last)
     return model
 
 
 def describe(device: str | torch.device = "cpu") -> str:
-    """One line for the place beside a measured number: processor, cores, threads, versions."""
+    """One line to print beside a measured number: processor, cores, threads, versions."""
     device = torch.device(device)
     name = platform.processor() or platform.machine()
     try:
