@@ -29,32 +29,3 @@ def load_dataset(name: str, image_size: int | None = None) -> Dataset:
     if image_size not in (None, WORLDS[name].image_size):
         raise InputError(f"digits are rendered at {WORLDS[name].image_size} pixels only")
     return WORLDS[name]
-
-
-__all__ = [
-    "ATTRIBUTES",
-    "ONE",
-    "POOL_BATCH",
-    "RGB",
-    "SIZES",
-    "TWO",
-    "VALUES",
-    "WORLDS",
-    "Batch",
-    "Dataset",
-    "Folder",
-    "OneDigit",
-    "TwoDigits",
-    "World",
-    "all_combinations",
-    "cycle",
-    "draw_batch",
-    "held_out_combinations",
-    "is_held_out",
-    "load_dataset",
-    "load_digits",
-    "render",
-    "say",
-    "seen_combinations",
-    "write_captions",
-]
