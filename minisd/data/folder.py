@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from .dataset import POOL_BATCH, SPLITS, Batch, Dataset
+from .dataset import POOL_BATCH, Batch, Dataset
 
 TEST_SHARE = 10  # one picture in ten is held back for testing
 LEAST = 50  # pictures; five of them for testing
@@ -86,7 +86,7 @@ class Folder(Dataset):
         device: str | torch.device = "cpu",
     ) -> Batch:
         """`size` captioned pictures, drawn at random with replacement."""
-        if split not in SPLITS:
+        if split not in self.indices:
             raise InputError(f'split must be "train" or "test", not {split!r}')
         chosen = torch.randint(len(self.indices[split]), (size,), generator=generator)
         return self.take(self.indices[split][chosen], device)
@@ -110,7 +110,7 @@ class Folder(Dataset):
         generator = torch.Generator().manual_seed(seed)
         train, test = (
             self.indices[split][torch.randperm(len(self.indices[split]), generator=generator)]
-            for split in SPLITS
+            for split in ("train", "test")
         )
         n = min(count // 2, len(test))
         others = train[n:].split(n)  # none of them is asked for

@@ -14,7 +14,7 @@ from minisd.data import (
     seen_combinations,
     write_captions,
 )
-from minisd.data.captions import PHRASINGS
+from minisd.data.one import PHRASINGS
 from tests.helpers import read_caption
 
 

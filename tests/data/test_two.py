@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from minisd.data import RGB, TWO
-from minisd.data.two import PHRASINGS, say
+from minisd.data.two import PHRASINGS
 from tests.helpers import read_two
+
+say = TWO.say
 
 
 @pytest.fixture(scope="module")
