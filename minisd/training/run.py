@@ -58,21 +58,13 @@ class Run:
         """The folder of the files that a killed run resumes from."""
         return self.folder / "training"
 
-    def identity(self, stage: str) -> dict:
-        """What, beside recipe, seed and network, tells this run's checkpoints from others'."""
-        return {"stage": stage, "data": self.dataset.about}
-
     @property
     def autoencoder_config(self) -> AutoencoderConfig:
         return self.networks["autoencoder"]
 
     def clip_config(self, tokenizer: Tokenizer) -> CLIPConfig:
-        text = replace(
-            self.networks["text"],
-            vocab_size=len(tokenizer),
-            end_id=tokenizer.end_id,
-            max_length=tokenizer.max_length,
-        )
+        size, end, length = len(tokenizer), tokenizer.end_id, tokenizer.max_length
+        text = replace(self.networks["text"], vocab_size=size, end_id=end, max_length=length)
         return CLIPConfig(text, self.vision_config)
 
     @property
@@ -112,22 +104,19 @@ def override(
         present = getattr(changed[name], key)
         try:
             value = parse_like(present, text)
-        except ValueError as error:
-            raise InputError(
-                f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
-            ) from error
+        except (ValueError, KeyError) as error:
+            message = f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
+            raise InputError(message) from error
         changed[name] = replace(changed[name], **{key: value})
     return changed
 
 
 def parse_like(present: Any, text: str) -> Any:
-    """Text -> a value of the type that `present` has. ValueError if it is not one."""
+    """Text -> a value of the type that `present` has. ValueError or KeyError if it is not one."""
     if isinstance(present, tuple):
         return tuple(parse_like(present[0], member) for member in text.split(","))
     if isinstance(present, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
+        return {"true": True, "false": False}[text.lower()]
     return type(present)(text)
 
 
