@@ -121,11 +121,6 @@ def train(
         for part, kept in zip(parts, state["parts"], strict=True):
             part.load_state_dict(kept)
 
-    def save(step: int) -> None:
-        state = {"parts": [part.state_dict() for part in parts], "step": step, "run": run}
-        state["seconds"] = before + time.monotonic() - began
-        save_atomically(state, checkpoint)
-
     model.train()
     precision = mixed_precision(device)
     began = saved = time.monotonic()
@@ -147,14 +142,15 @@ def train(
         if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
             if not loss.isfinite():
                 bar.close()
-                raise InputError(
-                    f"{label}: the loss is {loss.item()} at step {step}; lower the learning rate"
-                )
+                found = f"{label}: the loss is {loss.item()} at step {step}"
+                raise InputError(f"{found}; lower the learning rate")
             speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
             bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
         if save_now:
-            if checkpoint and parallel.rank() == 0:
-                save(step + 1)
             saved = time.monotonic()
+            if checkpoint and parallel.rank() == 0:
+                state = {"run": run, "step": step + 1, "seconds": before + saved - began}
+                state["parts"] = [part.state_dict() for part in parts]
+                save_atomically(state, checkpoint)
     bar.close()
     return average.module.eval()

@@ -110,18 +110,17 @@ def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
 
 
 def train_autoencoder(run: Run) -> Autoencoder:
-    """Train the autoencoder, then measure the scale of its latents."""
+    """Train the autoencoder, then measure its scale: 1 / standard deviation of the latents.
+
+    The latents are those of 2,048 pictures. Rombach et al. 2022, appendix G.
+    """
     model = train_stage(run, autoencoder_stage(run))
-    model.config = replace(model.config, scaling_factor=measure_scale(run, model))
-    return model
-
-
-@torch.no_grad()
-def measure_scale(run: Run, model: Autoencoder) -> float:
-    """1 / standard deviation of the latents of 2,048 pictures. Rombach et al. 2022, appendix G."""
     generator = generator_for(SCALE_IMAGES, 0, run.seed)
-    batch = run.dataset.batch(2048, "train", generator, run.device)
-    return 1.0 / model.encode(batch.images).mean.std().item()
+    images = run.dataset.batch(2048, "train", generator, run.device).images
+    with torch.no_grad():
+        deviation = model.encode(images).mean.std().item()
+    model.config = replace(model.config, scaling_factor=1.0 / deviation)
+    return model
 
 
 def train_clip(run: Run, tokenizer: Tokenizer) -> CLIP:
