@@ -15,9 +15,8 @@ from .evaluation import Judge, Settings, evaluate, format_results
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
-from .training.estimate import estimate
 from .training.run import DERIVED
-from .training.stages import check
+from .training.stages import check, estimate
 
 GALLERY = 32  # pictures
 

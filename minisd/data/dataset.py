@@ -83,9 +83,8 @@ class Dataset(ABC):
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """What a model is asked to draw: {group: (captions with their pictures, more pictures)}.
 
-        About `count` captions in all, half of them like those of training ("seen"), half of them
-        not ("held_out"). The second batch of each pair shows how far apart two sets of real
-        pictures are.
+        About `count` captions, half of them like those of training ("seen"), half not ("held_out").
+        The second batch of each pair shows how far apart two sets of real pictures are.
         """
 
 
@@ -102,10 +101,8 @@ class World(Dataset):
     phrasings: tuple[str, ...]  # of a caption
     keep: tuple[float, ...]  # how often a caption that may leave things out names each attribute
 
-    def __init__(self, pool_size: int = 20_480, supersample: int = 2):
-        """supersample: render at so many times the resolution, then average: no jagged edges."""
+    def __init__(self, pool_size: int = 20_480):
         self.pool_size = self.effort * pool_size
-        self.supersample = supersample
 
     @abstractmethod
     def say(self, combination, mentioned=..., phrasing=..., numeral=False) -> str:
@@ -175,16 +172,11 @@ class World(Dataset):
         return [self.say(a, m, self.phrasings[i], n) for a, m, i, n in rows], mentioned
 
     def render(self, attributes: Tensor, split="train", generator=None) -> Tensor:
-        """(B, A) -> pictures (B, 3, S, S) in [-1, 1] on the attributes' device.
-
-        Handwriting, shift, scale and angle are drawn with `generator`, which is a CPU one so that
-        every device renders the same pictures.
-        """
+        """(B, A) -> pictures (B, 3, S, S) in [-1, 1], the same ones on every device."""
         digits, light = self.layout(attributes), torch.zeros((), device=attributes.device)
         chance = torch.rand(len(attributes), len(digits), 5, generator=generator)
         for digit, decisions in zip(digits, chance.to(light.device).unbind(dim=1)):
-            drawn = draw_digit(*digit, decisions, split, self.supersample)  # (B, 3, S, S)
-            light = torch.maximum(light, drawn)
+            light = torch.maximum(light, draw_digit(*digit, decisions, split))  # (B, 3, S, S)
         return 2 * light - 1
 
     def texts(self) -> list[str]:

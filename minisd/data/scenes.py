@@ -30,6 +30,7 @@ CENTRE = (  # of each position (x, y), seen from the picture's centre, in units 
 )
 OFFSET = (8.0, 5.0)  # how far the corners are from the centre for small and large digits, in pixels
 SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # natural variation: pixels, relative scale, radians
+FINE = 2  # render at this many times the resolution, then average: no jagged edges
 
 
 @cache
@@ -42,7 +43,7 @@ def digits_by_class(split: str, device: torch.device) -> tuple[Tensor, Tensor, T
 
 
 def draw_digit(
-    digit: Tensor, colour: Tensor, scale, centre: Tensor, chance: Tensor, split: str, supersample
+    digit: Tensor, colour: Tensor, scale, centre: Tensor, chance: Tensor, split: str
 ) -> Tensor:
     """The light (B, 3, 32, 32) in [0, 1] of digits on black pictures.
 
@@ -53,27 +54,26 @@ def draw_digit(
     glyphs = images[first[digit] + (chance[:, 0] * count[digit]).long()]  # (B, 28, 28)
     jitter = 2 * chance[:, 1:] - 1  # (B, 4) in [-1, 1]
     scale, angle = scale * (1 + STRETCH * jitter[:, 0]), TURN * jitter[:, 1]
-    grey = transform(glyphs, scale, angle, centre + SHIFT * jitter[:, 2:], supersample)
+    grey = transform(glyphs, scale, angle, centre + SHIFT * jitter[:, 2:])  # (B, 1, 32, 32)
     return grey * torch.tensor(RGB, device=digit.device)[colour][:, :, None, None]
 
 
-def transform(glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor, supersample) -> Tensor:
+def transform(glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor) -> Tensor:
     """Put handwriting onto black pictures: glyphs (B, 28, 28) -> (B, 1, 32, 32) in [0, 1].
 
     scale (B,): picture pixels per pixel of the handwriting; angle (B,) in radians; centre (B, 2):
-    where its middle goes, in pixels (x, y) from the picture's centre; supersample: render at this
-    many times the resolution, then average, which leaves no jagged edges.
+    where its middle goes, in pixels (x, y) from the picture's centre.
     """
     # For each output pixel, look up where it comes from: rotate and scale about the centre, in
     # coordinates in which each picture spans [-1, 1].
     zoom = SIZE / 28 / scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
-    fine = SIZE * supersample
-    along = (torch.arange(fine, device=glyphs.device) + 0.5) * (2 / fine) - 1  # pixels' middles
+    side = SIZE * FINE
+    along = (torch.arange(side, device=glyphs.device) + 0.5) * (2 / side) - 1  # pixels' middles
     pixels = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)  # (2, 64 * 64)
     with torch.autocast(glyphs.device.type, enabled=False):  # coordinates need all 32 bits
         source = turn @ pixels - turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 64 * 64)
-        grid = source.unflatten(-1, (fine, fine)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
+        grid = source.unflatten(-1, (side, side)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
         grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
-    return F.avg_pool2d(grey, supersample)
+    return F.avg_pool2d(grey, FINE)

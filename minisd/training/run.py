@@ -73,14 +73,10 @@ class Run:
 
     @property
     def unet_config(self) -> UNetConfig:
-        latents = self.autoencoder_config
-        return replace(
-            self.networks["unet"],
-            sample_size=self.dataset.image_size // latents.downscale,
-            in_channels=latents.latent_channels,
-            out_channels=latents.latent_channels,
-            cross_attention_dim=self.networks["text"].hidden_size,
-        )
+        latents, width = self.autoencoder_config, self.networks["text"].hidden_size
+        side, channels = self.dataset.image_size // latents.downscale, latents.latent_channels
+        sizes = {"sample_size": side, "in_channels": channels, "out_channels": channels}
+        return replace(self.networks["unet"], **sizes, cross_attention_dim=width)
 
 
 def override(

@@ -1,6 +1,7 @@
 """The three stages. Each is a model and the loss of a step; the loop trains them in order."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from .run import NETWORKS, Run
 
 CAPTION_DROPOUT = 0.1  # share of the captions that the U-Net gets the empty prompt for
 SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # suits what the recipes train: benchmarks/README.md
+TIMED = 3  # steps of each stage, to estimate how long a run will take
 
 # The names of the streams of random numbers are hashed into their seeds: another name trains other
 # weights. So these change only together with the weights in data/.
@@ -195,6 +197,23 @@ def check_networks(run: Run) -> None:
     CLIP(CLIPConfig(text, run.vision_config))(images, ids)
     _, posterior = Autoencoder(run.autoencoder_config)(images)
     UNet(run.unet_config)(posterior.mean, torch.zeros(()), TextEncoder(text)(ids))
+
+
+def estimate(run: Run, tokenizer: Tokenizer) -> float:
+    """Seconds that the three training loops will take here. The U-Net learns from noise."""
+    autoencoder, clip = autoencoder_stage(run), clip_stage(run, tokenizer)
+    unet, text = run.unet_config, clip.model.config.text
+    latents = torch.randn(16, unet.in_channels, unet.sample_size, unet.sample_size).to(run.device)
+    contexts = torch.randn(16, text.max_length, text.hidden_size).to(run.device)
+    denoiser = unet_stage(run, latents, contexts, contexts[:1], NoiseSchedule())
+    total = 0.0
+    for stage in (autoencoder, clip, denoiser):
+        for steps in (1, TIMED):  # the first step also sets up what later steps reuse
+            began = time.monotonic()
+            recipe = replace(run.recipes[stage.name], steps=steps)
+            train(stage.model, stage.loss_of_step, recipe, label=None, shared=stage.shared)
+        total += (time.monotonic() - began) / TIMED * run.recipes[stage.name].steps
+    return total
 
 
 def train_all(run: Run, resume: bool = False) -> StableDiffusion:
