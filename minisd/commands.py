@@ -15,7 +15,6 @@ from .evaluation import Judge, Settings, evaluate, format_results
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
-from .training.run import DERIVED
 from .training.stages import check, estimate
 
 GALLERY = 32  # pictures
@@ -26,7 +25,7 @@ def train(o: Namespace) -> None:
     device = pick_device(o.device)
     dataset = data.load_dataset(o.data, o.size)
     recipes = override(recipes_for(dataset, o.effort), o.recipe)
-    networks = override(NETWORKS, o.network, DERIVED)
+    networks = override(NETWORKS, o.network)
     run = Run(o.out, dataset, o.seed, device, recipes, networks)
     judge = judge_for(dataset, device)  # before the long work, in case it is not there
     with parallel.processes(device):

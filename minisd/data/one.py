@@ -7,37 +7,31 @@ from .dataset import World, article
 from .digits import DIGITS
 from .scenes import CENTRE, COLOURS, OFFSET, SCALE
 
-SIZES = ("small", "large")
-POSITIONS = ("top left", "top right", "bottom left", "bottom right", "center")
-PHRASINGS = (
-    "{a} {thing} {place}",
-    "the {thing} {place}",
-    "{thing} {place}",
-    "a picture of {a} {thing} {place}",
-    "{place}, {a} {thing}",
-    "{place} there is {a} {thing}",
-)
-
 
 class OneDigit(World):
     """A combination is four indices: digit, colour, size, position."""
 
     name = "one"
     attributes = ("digit", "colour", "size", "position")
-    values = (DIGITS, tuple(COLOURS), SIZES, POSITIONS)
-    phrasings = PHRASINGS
+    positions = ("top left", "top right", "bottom left", "bottom right", "center")
+    values = (DIGITS, tuple(COLOURS), ("small", "large"), positions)
+    phrasings = (
+        "{a} {thing} {place}",
+        "the {thing} {place}",
+        "{thing} {place}",
+        "a picture of {a} {thing} {place}",
+        "{place}, {a} {thing}",
+        "{place} there is {a} {thing}",
+    )
     keep = (0.9, 0.6, 0.6, 0.6)
 
-    def say(self, combination, mentioned=(True,) * 4, phrasing=PHRASINGS[0], numeral=False) -> str:
+    def say(self, combination, mentioned=(True,) * 4, phrasing=phrasings[0], numeral=False) -> str:
         """The caption of one combination, e.g. `a large red seven at the top left`."""
         digit, colour, size, position = (v[i] for v, i in zip(self.values, combination))
         number = str(combination[0]) if numeral else digit
-        words = (
-            size if mentioned[2] else "",
-            colour if mentioned[1] else "",
-            number if mentioned[0] else "digit",
-        )
-        thing = " ".join(filter(None, words))
+        noun = number if mentioned[0] else "digit"
+        adjectives = [word for word, i in ((size, 2), (colour, 1)) if mentioned[i]]
+        thing = " ".join([*adjectives, noun])
         preposition = "in" if position == "center" else "at"
         place = f"{preposition} the {position}" if mentioned[3] else ""
         caption = phrasing.format(a=article(thing), thing=thing, place=place)

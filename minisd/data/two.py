@@ -12,11 +12,6 @@ RELATIONS = ("left of", "right of", "above", "below")
 SIDE = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))  # of the first digit (x, y), as RELATIONS
 OFFSET = 7.5  # pixels from the picture's centre to that of a digit
 SCALE = 0.55  # picture pixels per pixel of the handwriting
-PHRASINGS = (
-    "{first} {relation} {second}",
-    "a picture of {first} {relation} {second}",
-    "there is {first} {relation} {second}",
-)
 
 
 class TwoDigits(World):
@@ -26,10 +21,14 @@ class TwoDigits(World):
     effort = 3
     attributes = ("first digit", "first colour", "relation", "second digit", "second colour")
     values = (DIGITS, tuple(COLOURS), RELATIONS, DIGITS, tuple(COLOURS))
-    phrasings = PHRASINGS
+    phrasings = (
+        "{first} {relation} {second}",
+        "a picture of {first} {relation} {second}",
+        "there is {first} {relation} {second}",
+    )
     keep = (1, 0.6, 1, 1, 0.6)
 
-    def say(self, combination, mentioned=(True,) * 5, phrasing=PHRASINGS[0], numeral=False) -> str:
+    def say(self, combination, mentioned=(True,) * 5, phrasing=phrasings[0], numeral=False) -> str:
         """The caption of one combination, e.g. `a red three left of a blue seven`."""
         words = [v[i] for v, i in zip(self.values, combination)]
         things = []

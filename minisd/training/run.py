@@ -62,14 +62,14 @@ class Run:
     def autoencoder_config(self) -> AutoencoderConfig:
         return self.networks["autoencoder"]
 
-    def clip_config(self, tokenizer: Tokenizer) -> CLIPConfig:
-        size, end, length = len(tokenizer), tokenizer.end_id, tokenizer.max_length
-        text = replace(self.networks["text"], vocab_size=size, end_id=end, max_length=length)
-        return CLIPConfig(text, self.vision_config)
-
-    @property
-    def vision_config(self) -> VisionConfig:
-        return replace(self.networks["vision"], image_size=self.dataset.image_size)
+    def clip_config(self, tokenizer: Tokenizer | None = None) -> CLIPConfig:
+        """Without a tokenizer, the sizes that it decides are not yet right."""
+        text = self.networks["text"]
+        if tokenizer:
+            size, end, length = len(tokenizer), tokenizer.end_id, tokenizer.max_length
+            text = replace(text, vocab_size=size, end_id=end, max_length=length)
+        vision = replace(self.networks["vision"], image_size=self.dataset.image_size)
+        return CLIPConfig(text, vision)
 
     @property
     def unet_config(self) -> UNetConfig:
@@ -79,13 +79,11 @@ class Run:
         return replace(self.networks["unet"], **sizes, cross_attention_dim=width)
 
 
-def override(
-    configs: Mapping[str, Any], settings: Iterable[str], derived: Mapping[str, set[str]] = {}
-) -> dict[str, Any]:
+def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Configurations {name: dataclass} changed as `name.field=value` strings say.
 
-    A value has the type of the field's present one; a tuple's members stand between commas.
-    Fields in `derived` cannot be set. Raises InputError with one line that names what exists.
+    A value has the type of the field's present one; a tuple's members stand between commas. Fields
+    in DERIVED cannot be set. InputError, with one line that names what exists.
     """
     changed = dict(configs)
     for setting in settings:
@@ -94,7 +92,7 @@ def override(
         if not equals or name not in changed:
             names = ", ".join(f"{n}.FIELD=VALUE" for n in changed)
             raise InputError(f"{setting!r} is not one of {names}")
-        known = [f.name for f in fields(changed[name]) if f.name not in derived.get(name, ())]
+        known = [f.name for f in fields(changed[name]) if f.name not in DERIVED.get(name, ())]
         if key not in known:
             raise InputError(f"{name} has no {key!r} to set; it has {', '.join(known)}")
         present = getattr(changed[name], key)

@@ -13,7 +13,7 @@ from ..data import POOL_BATCH
 from ..diffusion import NoiseSchedule
 from ..errors import InputError
 from ..machine import describe, mixed_precision
-from ..models import CLIP, Autoencoder, CLIPConfig, TextEncoder, UNet
+from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from ..pipeline import SamplingDefaults, StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
@@ -192,11 +192,11 @@ def check(run: Run, resume: bool) -> None:
 def check_networks(run: Run) -> None:
     """Build all networks and call each once."""
     images = torch.zeros(2, 3, run.dataset.image_size, run.dataset.image_size)
-    text = run.networks["text"]
-    ids = torch.zeros(2, text.max_length, dtype=torch.long)
-    CLIP(CLIPConfig(text, run.vision_config))(images, ids)
+    clip = CLIP(run.clip_config())
+    ids = torch.zeros(2, clip.config.text.max_length, dtype=torch.long)
+    clip(images, ids)
     _, posterior = Autoencoder(run.autoencoder_config)(images)
-    UNet(run.unet_config)(posterior.mean, torch.zeros(()), TextEncoder(text)(ids))
+    UNet(run.unet_config)(posterior.mean, torch.zeros(()), clip.text_model(ids))
 
 
 def estimate(run: Run, tokenizer: Tokenizer) -> float:
