@@ -180,7 +180,7 @@ class World(Dataset):
         return 2 * light - 1
 
     def texts(self) -> list[str]:
-        """Every combination several times, so that every word and phrasing occurs."""
+        """6,400 or more, so that every combination, word and phrasing occurs."""
         every = self.all_combinations()
         repeated = every.repeat(-(-6400 // len(every)), 1)
         return self.write_captions(repeated, torch.Generator().manual_seed(0))[0]
@@ -207,9 +207,8 @@ class World(Dataset):
         return Batch(images, captions, attributes.to(device), mentioned.to(device))
 
     def contrastive_batch(self, size: int, generator: torch.Generator, device="cpu") -> Batch:
-        """A training batch with hard negatives, wrong captions that are nearly right."""
-        attributes = self.hard_negatives(size, generator)
-        return self.batch(size, "train", generator, device, attributes)
+        """With hard negatives: wrong captions that are nearly right."""
+        return self.batch(size, "train", generator, device, self.hard_negatives(size, generator))
 
     def hard_negatives(self, size: int, generator: torch.Generator) -> Tensor:
         """Combinations (size, A), three quarters of them in groups that are hard to tell apart.
@@ -231,7 +230,6 @@ class World(Dataset):
         return (same | ~batch.mentioned[None]).all(dim=-1)
 
     def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
-        """`pool_size` training pictures, or whole batches of at least `count`."""
         generator = torch.Generator().manual_seed(seed)
         for _ in range(0, count or self.pool_size, POOL_BATCH):
             yield self.batch(POOL_BATCH, "train", generator, device)

@@ -61,9 +61,8 @@ class Folder(Dataset):
     @property
     def about(self) -> dict:
         """The absolute path, so that `evaluate` finds the pictures again, and what they were."""
-        path, pictures = str(self.folder.resolve()), len(self.captions)
-        about = {"name": path, "image_size": self.image_size, "pictures": pictures}
-        return {**about, "fingerprint": self.fingerprint}
+        about = {"name": str(self.folder.resolve()), "image_size": self.image_size}
+        return {**about, "pictures": len(self.captions), "fingerprint": self.fingerprint}
 
     def matches(self, about: dict) -> bool:
         """The same pictures and captions at the same size, wherever the folder lies now."""
@@ -89,9 +88,8 @@ class Folder(Dataset):
 
     def fits(self, batch: Batch) -> Tensor:
         """A caption is true of its own picture, and of every other one with the same caption."""
-        number = {caption: i for i, caption in enumerate(dict.fromkeys(batch.captions))}
-        same = torch.tensor([number[c] for c in batch.captions], device=batch.images.device)  # (B,)
-        return same[:, None] == same[None]
+        captions = np.array(batch.captions)  # (B,)
+        return torch.from_numpy(captions[:, None] == captions[None]).to(batch.images.device)
 
     def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
         """Every training picture in a fixed order; the last batch is filled up from the start."""

@@ -5,7 +5,18 @@ from torch import Tensor
 
 from .dataset import World, article
 from .digits import DIGITS
-from .scenes import CENTRE, COLOURS, OFFSET, SCALE
+from .scenes import COLOURS
+
+SCALE = (0.58, 0.86)  # small, large: picture pixels per pixel of the 28x28 handwriting
+POSITIONS = {  # (x, y), seen from the picture's centre, in units of OFFSET
+    "top left": (-1.0, -1.0),
+    "top right": (1.0, -1.0),
+    "bottom left": (-1.0, 1.0),
+    "bottom right": (1.0, 1.0),
+    "center": (0.0, 0.0),
+}
+CENTRE = tuple(POSITIONS.values())
+OFFSET = (8.0, 5.0)  # how far the corners are from the centre for small and large digits, in pixels
 
 
 class OneDigit(World):
@@ -13,8 +24,7 @@ class OneDigit(World):
 
     name = "one"
     attributes = ("digit", "colour", "size", "position")
-    positions = ("top left", "top right", "bottom left", "bottom right", "center")
-    values = (DIGITS, tuple(COLOURS), ("small", "large"), positions)
+    values = (DIGITS, tuple(COLOURS), ("small", "large"), tuple(POSITIONS))
     phrasings = (
         "{a} {thing} {place}",
         "the {thing} {place}",

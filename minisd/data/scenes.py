@@ -20,15 +20,6 @@ COLOURS = {  # red, green, blue
     "white": (1.0, 1.0, 1.0),
 }
 RGB = tuple(COLOURS.values())
-SCALE = (0.58, 0.86)  # small, large: picture pixels per pixel of the 28x28 handwriting
-CENTRE = (  # of each position (x, y), seen from the picture's centre, in units of OFFSET
-    (-1.0, -1.0),  # top left
-    (1.0, -1.0),  # top right
-    (-1.0, 1.0),  # bottom left
-    (1.0, 1.0),  # bottom right
-    (0.0, 0.0),  # center
-)
-OFFSET = (8.0, 5.0)  # how far the corners are from the centre for small and large digits, in pixels
 SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # natural variation: pixels, relative scale, radians
 FINE = 2  # render at this many times the resolution, then average: no jagged edges
 

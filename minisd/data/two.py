@@ -8,8 +8,12 @@ from .dataset import World, article
 from .digits import DIGITS
 from .scenes import COLOURS, SIZE
 
-RELATIONS = ("left of", "right of", "above", "below")
-SIDE = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))  # of the first digit (x, y), as RELATIONS
+RELATIONS = {  # where the first digit lies (x, y), in units of OFFSET; the second lies opposite
+    "left of": (-1.0, 0.0),
+    "right of": (1.0, 0.0),
+    "above": (0.0, -1.0),
+    "below": (0.0, 1.0),
+}
 OFFSET = 7.5  # pixels from the picture's centre to that of a digit
 SCALE = 0.55  # picture pixels per pixel of the handwriting
 
@@ -20,7 +24,7 @@ class TwoDigits(World):
     name = "two"
     effort = 3
     attributes = ("first digit", "first colour", "relation", "second digit", "second colour")
-    values = (DIGITS, tuple(COLOURS), RELATIONS, DIGITS, tuple(COLOURS))
+    values = (DIGITS, tuple(COLOURS), tuple(RELATIONS), DIGITS, tuple(COLOURS))
     phrasings = (
         "{first} {relation} {second}",
         "a picture of {first} {relation} {second}",
@@ -40,7 +44,8 @@ class TwoDigits(World):
 
     def layout(self, attributes: Tensor) -> list[tuple]:
         first, first_colour, relation, second, second_colour = attributes.unbind(dim=-1)
-        side = OFFSET * torch.tensor(SIDE, device=relation.device)[relation]  # (B, 2)
+        sides = torch.tensor(tuple(RELATIONS.values()), device=relation.device)  # (4, 2)
+        side = OFFSET * sides[relation]  # (B, 2)
         return [(first, first_colour, SCALE, side), (second, second_colour, SCALE, -side)]
 
     def canonical(self, attributes: Tensor) -> Tensor:

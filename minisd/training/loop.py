@@ -70,7 +70,8 @@ def load_checkpoint(path: Path, run: dict, device: torch.device) -> dict:
     """Read a checkpoint; InputError if it is damaged or belongs to another run."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        others = [name for name, value in run.items() if state["run"].get(name) != value]
+        found = state["run"]
+        others = [name for name in {**found, **run} if found.get(name) != run.get(name)]
     except Exception as error:
         message = f"{path} is damaged and cannot be resumed; delete it to train anew"
         raise InputError(message) from error

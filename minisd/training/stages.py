@@ -217,10 +217,7 @@ def estimate(run: Run, tokenizer: Tokenizer) -> float:
 
 
 def train_all(run: Run, resume: bool = False) -> StableDiffusion:
-    """All three stages from nothing, or from where a killed run stopped; saves the pipeline.
-
-    InputError as of `check`.
-    """
+    """All three stages, from nothing or from where a killed run stopped. Saves the pipeline."""
     check(run, resume)
     parallel.wait()  # until every process has looked
     run.working.mkdir(parents=True, exist_ok=True)
