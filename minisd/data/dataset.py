@@ -162,10 +162,10 @@ class World(Dataset):
         least the share `complete` of the captions, on average, names all.
         """
         optional = [i for i, share in enumerate(self.keep) if share < 1]
-        share = torch.tensor(self.keep)[optional]
+        keep = torch.tensor(self.keep)[optional]
         chance = torch.rand(len(attributes), len(optional) + 3, generator=generator)
         mentioned = torch.ones(attributes.shape, dtype=torch.bool)
-        mentioned[:, optional] = (chance[:, :-3] < share) | (chance[:, -3:-2] < complete)
+        mentioned[:, optional] = (chance[:, :-3] < keep) | (chance[:, -3:-2] < complete)
         phrasing = (chance[:, -2] * len(self.phrasings)).long().tolist()
         numeral = (chance[:, -1] < NUMERAL).tolist()
         rows = zip(attributes.tolist(), mentioned.tolist(), phrasing, numeral, strict=True)
@@ -190,9 +190,9 @@ class World(Dataset):
     ) -> Batch:
         """`size` captioned pictures; the generator decides everything.
 
-        For training: training digits and seen combinations only; to test: test digits and all
-        combinations, or those in `attributes` (B, A). complete: as for `write_captions`. InputError
-        for an unknown split or a wrong size.
+        split: "train" (training digits, seen combinations only) or "test" (test digits, all
+        combinations); attributes (B, A): render these instead; complete: as for `write_captions`.
+        InputError for an unknown split or a wrong size.
         """
         if size < 1:
             raise InputError(f"a batch holds at least one picture, not {size}")
