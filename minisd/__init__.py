@@ -2,5 +2,3 @@
 
 from . import data
 from .pipeline import StableDiffusion
-
-__all__ = ["StableDiffusion", "data"]

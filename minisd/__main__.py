@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from . import commands, data
@@ -22,35 +23,27 @@ PROCESSES = "processes that share the work, as torchrun would start them (%(defa
 CLASSIFIER = "draw N more pictures, train a digit classifier on them alone, test it on real digits"
 GUIDANCE = "guidance scale (the checkpoint's own)"
 RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
+STEPS = "sampling steps (%(default)s)"
+MAX_SEED = 2**32 - 1
 SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
 
 
-def seed(text: str) -> int:
-    """A seed that every generator takes."""
-    if not 0 <= int(text) < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to {2**32 - 1}")
-    return int(text)
+def number(kind: type, least: float, most: float) -> Callable[[str], float]:
+    """Reads a number of that kind, from `least` to `most`."""
+
+    def read(text: str) -> float:
+        if not least <= kind(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least} to {most}")
+        return kind(text)
+
+    read.__name__ = kind.__name__  # argparse says it of what is no number
+    return read
 
 
-def positive_int(text: str) -> int:
-    """A positive integer."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """A positive, finite number."""
-    if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return float(text)
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m minisd",
-        description="Stable Diffusion in miniature: a caption becomes a picture.",
-    )
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    about = "Stable Diffusion in miniature: a caption becomes a picture."
+    parser = argparse.ArgumentParser("python -m minisd", description=about)
+    count, factor, seed = number(int, 1, 1024), number(float, 0.001, 1000), number(int, 0, MAX_SEED)
     subparsers = parser.add_subparsers(dest="command", required=True)
     train = subparsers.add_parser("train", help="train all three networks, end to end")
     sample = subparsers.add_parser("sample", help="draw pictures from captions")
@@ -60,10 +53,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--data", default="one", metavar="one|two|FOLDER", help=DATA)
     train.add_argument("--out", type=Path, default=Path("runs/minisd"), help="(%(default)s)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    train.add_argument("--effort", type=positive, default=1, metavar="N", help=EFFORT)
+    train.add_argument("--effort", type=factor, default=1, metavar="N", help=EFFORT)
     train.add_argument("--recipe", action="append", default=[], metavar="SETTING", help=RECIPE)
     train.add_argument("--network", action="append", default=[], metavar="SETTING", help=NETWORK)
-    train.add_argument("--processes", type=positive_int, default=1, metavar="N", help=PROCESSES)
+    train.add_argument("--processes", type=count, default=1, metavar="N", help=PROCESSES)
 
     sample.set_defaults(run=commands.sample)
     sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
@@ -75,11 +68,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     measure.set_defaults(run=commands.measure)
     measure.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")
     measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
-    measure.add_argument("--classifier", type=int, default=0, metavar="N", help=CLASSIFIER)
-    measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    measure.add_argument("--steps", type=int, default=Settings.steps, help=STEPS)
     measure.add_argument(
-        "--steps", type=int, default=Settings.steps, help="sampling steps (%(default)s)"
+        "--classifier", type=int, default=0, dest="synthetic", metavar="N", help=CLASSIFIER
     )
+    measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
 
     for command in (sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
@@ -101,12 +94,11 @@ def tell(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     warnings.showwarning = lambda message, *_: tell(f"note: {message}")
     try:
         if getattr(options, "processes", 1) > 1 and not parallel.launched():
-            return parallel.launch(options.processes, arguments)
+            return parallel.launch(options.processes, arguments or sys.argv[1:])
         options.run(options)
     except (InputError, OSError) as error:
         tell(f"error: {error}")

@@ -3,6 +3,7 @@
 import json
 import time
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -14,9 +15,7 @@ from .evaluation import Judge, Settings, evaluate, format_results
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
-from .training.estimate import estimate
-from .training.run import DERIVED
-from .training.stages import check
+from .training.stages import check, estimate
 
 GALLERY = 32  # pictures
 
@@ -26,11 +25,15 @@ def train(o: Namespace) -> None:
     device = pick_device(o.device)
     dataset = data.load_dataset(o.data, o.size)
     recipes = override(recipes_for(dataset, o.effort), o.recipe)
-    networks = override(NETWORKS, o.network, DERIVED)
+    networks = override(NETWORKS, o.network)
     run = Run(o.out, dataset, o.seed, device, recipes, networks)
     judge = judge_for(dataset, device)  # before the long work, in case it is not there
     with parallel.processes(device):
-        announce(run, o.resume)
+        check(run, o.resume)
+        minutes = estimate(run, train_tokenizer(run)) / 60
+        if parallel.rank() == 0:
+            print(*dataset.describe(), sep="\n")
+            print(f"training will take about {minutes:.0f} minutes on this machine", flush=True)
         pipe = train_all(run, o.resume)
         if parallel.rank() > 0:
             return
@@ -45,16 +48,6 @@ def train(o: Namespace) -> None:
     print(f'draw with it: python -m minisd sample "{captions[0]}" --weights {o.out}')
     settings = Settings(seed=o.seed, training_seed=o.seed)
     report(pipe, judge, dataset, settings, o.out / "evaluation.json")
-
-
-def announce(run: Run, resume: bool) -> None:
-    """Say what was found and how long training will take."""
-    check(run, resume)
-    seconds = estimate(run, train_tokenizer(run))
-    if parallel.rank() == 0:
-        for line in run.dataset.describe():
-            print(line)
-        print(f"training will take about {seconds / 60:.0f} minutes on this machine", flush=True)
 
 
 def sample(o: Namespace) -> None:
@@ -85,16 +78,8 @@ def measure(o: Namespace) -> None:
     dataset = dataset_of(pipe, o)
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
-    settings = Settings(
-        samples=o.samples,
-        steps=o.steps,
-        guidance=o.guidance,
-        rescale=o.rescale,
-        sampler=o.sampler,
-        seed=o.seed,
-        training_seed=training_seed,
-        synthetic=o.classifier,
-    )
+    asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
+    settings = Settings(**asked, training_seed=training_seed)
     report(pipe, judge_for(dataset, device), dataset, settings, o.json)
 
 
@@ -115,13 +100,7 @@ def judge_for(dataset: data.Dataset, device: torch.device) -> Judge | None:
     return Judge.load(device=device) if isinstance(dataset, data.World) else None
 
 
-def report(
-    pipe: StableDiffusion,
-    judge: Judge | None,
-    dataset: data.Dataset,
-    settings: Settings,
-    file: Path | None,
-) -> None:
+def report(pipe, judge, dataset: data.Dataset, settings: Settings, file: Path | None) -> None:
     """Measure, print the table, write the numbers."""
     began = time.monotonic()
     results = evaluate(pipe, judge, dataset, settings)

@@ -121,7 +121,7 @@ def tiny_run(folder: Path, **changes) -> Run:
     """A run of a few seconds: tiny networks, few pictures, four steps a stage."""
     run = Run(
         folder,
-        OneDigit(pool_size=500, supersample=1),
+        OneDigit(pool_size=500),
         recipes={name: Recipe(steps=4, batch_size=16) for name in RECIPES},
         networks={
             "autoencoder": TINY_AUTOENCODER,

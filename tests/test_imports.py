@@ -125,7 +125,7 @@ def test_every_file_in_the_table_is_there():
         ("models/unet.py", "import minisd", "minisd"),
         ("diffusion/samplers.py", "import minisd.models.unet as unet", "minisd.models.unet"),
         ("data/scenes.py", "def f():\n    from minisd import tokenizer", "minisd.tokenizer"),
-        ("tokenizer.py", "from .data import captions", "minisd.data.captions"),
+        ("tokenizer.py", "from .data import scenes", "minisd.data.scenes"),
         ("checkpoint/files.py", "from .. import diffusion", "minisd.diffusion"),
         ("pipeline.py", "from .training.loop import train", "minisd.training.loop.train"),
         ("pipeline.py", "from . import plots", "minisd.plots"),

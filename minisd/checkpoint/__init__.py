@@ -14,27 +14,6 @@ from .files import load_model, make_model, open_atomically, read_json, save_mode
 from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
 from .tokenizers import load_tokenizer, save_tokenizer
 
-__all__ = [
-    "load_autoencoder",
-    "load_clip",
-    "load_sampling",
-    "load_scheduler",
-    "load_text_encoder",
-    "load_tokenizer",
-    "load_unet",
-    "open_atomically",
-    "read_json",
-    "save_autoencoder",
-    "save_clip",
-    "save_index",
-    "save_sampling",
-    "save_scheduler",
-    "save_text_encoder",
-    "save_tokenizer",
-    "save_unet",
-    "write_json",
-]
-
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS = "model.safetensors"
 

@@ -4,22 +4,22 @@ The functions here are those of the world of one digit; `TWO` has the same for t
 """
 
 from ..errors import InputError
-from .captions import ATTRIBUTES, VALUES, say, write_captions
 from .dataset import POOL_BATCH, Batch, Dataset, World, cycle
 from .digits import load_digits
 from .folder import Folder
 from .one import ONE, OneDigit
-from .scenes import RGB, render
+from .scenes import RGB
 from .two import TWO, TwoDigits
 
 WORLDS = {"one": ONE, "two": TWO}
 SIZES = (32, 64)  # pixels, of the pictures of a folder
 
+ATTRIBUTES, VALUES = ONE.attributes, ONE.values
+say, write_captions, render, draw_batch = ONE.say, ONE.write_captions, ONE.render, ONE.batch
 is_held_out = ONE.is_held_out
 all_combinations = ONE.all_combinations
 seen_combinations = ONE.seen_combinations
 held_out_combinations = ONE.held_out_combinations
-draw_batch = ONE.batch
 
 
 def load_dataset(name: str, image_size: int | None = None) -> Dataset:
@@ -29,32 +29,3 @@ def load_dataset(name: str, image_size: int | None = None) -> Dataset:
     if image_size not in (None, WORLDS[name].image_size):
         raise InputError(f"digits are rendered at {WORLDS[name].image_size} pixels only")
     return WORLDS[name]
-
-
-__all__ = [
-    "ATTRIBUTES",
-    "ONE",
-    "POOL_BATCH",
-    "RGB",
-    "SIZES",
-    "TWO",
-    "VALUES",
-    "WORLDS",
-    "Batch",
-    "Dataset",
-    "Folder",
-    "OneDigit",
-    "TwoDigits",
-    "World",
-    "all_combinations",
-    "cycle",
-    "draw_batch",
-    "held_out_combinations",
-    "is_held_out",
-    "load_dataset",
-    "load_digits",
-    "render",
-    "say",
-    "seen_combinations",
-    "write_captions",
-]

@@ -1,21 +1,25 @@
 """What training and evaluation ask of data: two contracts.
 
-A Dataset holds captioned pictures. A World is a dataset whose pictures are described by attributes,
-so that one can ask whether a picture shows them, and hold combinations back from training.
+A Dataset holds captioned pictures. A World renders them from attributes, so that one can ask
+whether a picture shows what its caption says, and hold combinations back from training.
+
+Each `generator` is a torch.Generator on the CPU, or None; each `split` is "train" or "test".
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .captions import COMPLETE
+from .scenes import SIZE, draw_digit
 
 POOL_BATCH = 512  # pictures of the pool that are made at once
-SPLITS = ("train", "test")
+NUMERAL = 0.2  # share of a world's captions that write the digits as numerals
+COMPLETE = 0.5  # share of a world's captions that are made to name all attributes
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Batch:
 
 
 class Dataset(ABC):
-    """Captioned pictures to train on and to test with. The generators are CPU ones."""
+    """Captioned pictures to train on and to test with."""
 
     name: str
     image_size: int  # S: pixels along each side of a picture
@@ -52,18 +56,10 @@ class Dataset(ABC):
         """The captions that the tokenizer is trained on."""
 
     @abstractmethod
-    def batch(
-        self,
-        size: int,
-        split: str = "train",
-        generator: torch.Generator | None = None,
-        device: str | torch.device = "cpu",
-    ) -> Batch:
-        """`size` captioned pictures, drawn at random. split: "train" or "test"."""
+    def batch(self, size: int, split="train", generator=None, device="cpu") -> Batch:
+        """`size` captioned pictures, drawn at random. InputError for an unknown split."""
 
-    def contrastive_batch(
-        self, size: int, generator: torch.Generator, device: str | torch.device = "cpu"
-    ) -> Batch:
+    def contrastive_batch(self, size: int, generator: torch.Generator, device="cpu") -> Batch:
         """A training batch for CLIP, which learns most from pictures that are easily confused."""
         return self.batch(size, "train", generator, device)
 
@@ -72,9 +68,7 @@ class Dataset(ABC):
         """(B, B) bool: entry [i, j] says whether caption j is true of picture i."""
 
     @abstractmethod
-    def pool(
-        self, seed: int = 0, device: str | torch.device = "cpu", count: int | None = None
-    ) -> Iterator[Batch]:
+    def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
         """The pictures that the U-Net is trained on, or whole batches of at least `count`."""
 
     @abstractmethod
@@ -89,49 +83,34 @@ class Dataset(ABC):
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """What a model is asked to draw: {group: (captions with their pictures, more pictures)}.
 
-        About `count` captions in all, half of them like those of training ("seen"), half of them
-        not ("held_out"). The second batch of each pair shows how far apart two sets of real
-        pictures are.
+        About `count` captions, half of them like those of training ("seen"), half not ("held_out").
+        The second batch of each pair shows how far apart two sets of real pictures are.
         """
 
 
 class World(Dataset):
-    """Pictures with A attributes. A combination is one index for each of them.
+    """Handwritten digits with A attributes. A combination is one index for each of them.
 
     A fifth of all combinations is held out: never rendered in training.
     """
 
-    image_size = 32
+    image_size = SIZE
     context_length = 16  # the longest caption of ours has 13 tokens, start and end included
     attributes: tuple[str, ...]  # their names
     values: tuple[tuple[str, ...], ...]  # the words for each of their values
+    phrasings: tuple[str, ...]  # of a caption
+    keep: tuple[float, ...]  # how often a caption that may leave things out names each attribute
 
-    def __init__(self, pool_size: int = 20_480, supersample: int = 2):
-        """supersample: render at so many times the resolution, then average: no jagged edges."""
+    def __init__(self, pool_size: int = 20_480):
         self.pool_size = self.effort * pool_size
-        self.supersample = supersample
 
     @abstractmethod
-    def say(self, combination) -> str:
-        """The caption that names all attributes of a combination (A indices)."""
+    def say(self, combination, mentioned=..., phrasing=..., numeral=False) -> str:
+        """The caption of a combination (A indices), of which it names those `mentioned` (all)."""
 
     @abstractmethod
-    def write_captions(
-        self,
-        attributes: Tensor,
-        generator: torch.Generator | None = None,
-        complete: float = COMPLETE,
-    ) -> tuple[list[str], Tensor]:
-        """(B, A) -> (B captions, mentioned (B, A) bool).
-
-        At least the share `complete` of the captions, on average, names all attributes.
-        """
-
-    @abstractmethod
-    def render(
-        self, attributes: Tensor, split: str, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """(B, A) -> pictures (B, 3, S, S) in [-1, 1] on the attributes' device."""
+    def layout(self, attributes: Tensor) -> list[tuple]:
+        """Of each digit in the pictures: its index (B,), colour (B,), scale (B,), centre (B, 2)."""
 
     @abstractmethod
     def confusable(self, attributes: Tensor) -> Tensor:
@@ -167,27 +146,53 @@ class World(Dataset):
         every = self.all_combinations()
         return every[self.is_held_out(every)]
 
+    def every_value(self, attributes: Tensor, column: int) -> Tensor:
+        """Each combination with every value in that column: (B, A) -> (B, values, A)."""
+        values = torch.arange(len(self.values[column]))
+        groups = attributes[:, None].repeat(1, len(values), 1)
+        groups[..., column] = values
+        return groups
+
+    def write_captions(
+        self, attributes: Tensor, generator=None, complete: float = COMPLETE
+    ) -> tuple[list[str], Tensor]:
+        """A caption for each combination, its phrasing drawn at random.
+
+        attributes (B, A) -> (B captions, mentioned (B, A) bool: which attributes each names). At
+        least the share `complete` of the captions, on average, names all.
+        """
+        optional = [i for i, share in enumerate(self.keep) if share < 1]
+        keep = torch.tensor(self.keep)[optional]
+        chance = torch.rand(len(attributes), len(optional) + 3, generator=generator)
+        mentioned = torch.ones(attributes.shape, dtype=torch.bool)
+        mentioned[:, optional] = (chance[:, :-3] < keep) | (chance[:, -3:-2] < complete)
+        phrasing = (chance[:, -2] * len(self.phrasings)).long().tolist()
+        numeral = (chance[:, -1] < NUMERAL).tolist()
+        rows = zip(attributes.tolist(), mentioned.tolist(), phrasing, numeral, strict=True)
+        return [self.say(a, m, self.phrasings[i], n) for a, m, i, n in rows], mentioned
+
+    def render(self, attributes: Tensor, split="train", generator=None) -> Tensor:
+        """(B, A) -> pictures (B, 3, S, S) in [-1, 1], the same ones on every device."""
+        digits, light = self.layout(attributes), torch.zeros((), device=attributes.device)
+        chance = torch.rand(len(attributes), len(digits), 5, generator=generator)
+        for digit, decisions in zip(digits, chance.to(light.device).unbind(dim=1)):
+            light = torch.maximum(light, draw_digit(*digit, decisions, split))  # (B, 3, S, S)
+        return 2 * light - 1
+
     def texts(self) -> list[str]:
-        """Every combination several times, so that every word and phrasing occurs."""
+        """6,400 or more, so that every combination, word and phrasing occurs."""
         every = self.all_combinations()
         repeated = every.repeat(-(-6400 // len(every)), 1)
         return self.write_captions(repeated, torch.Generator().manual_seed(0))[0]
 
     def batch(
-        self,
-        size: int,
-        split: str = "train",
-        generator: torch.Generator | None = None,
-        device: str | torch.device = "cpu",
-        attributes: Tensor | None = None,
-        complete: float = COMPLETE,
+        self, size, split="train", generator=None, device="cpu", attributes=None, complete=COMPLETE
     ) -> Batch:
-        """Draw `size` captioned pictures.
+        """`size` captioned pictures; the generator decides everything.
 
         split: "train" (training digits, seen combinations only) or "test" (test digits, all
-        combinations); generator: a CPU generator that decides everything; attributes (B, A): render
-        these instead of drawing combinations; complete: as for `write_captions`. Raises InputError
-        for an unknown split or a wrong size.
+        combinations); attributes (B, A): render these instead; complete: as for `write_captions`.
+        InputError for an unknown split or a wrong size.
         """
         if size < 1:
             raise InputError(f"a batch holds at least one picture, not {size}")
@@ -201,12 +206,9 @@ class World(Dataset):
         images = self.render(attributes.to(device), split, torch.Generator().manual_seed(seed))
         return Batch(images, captions, attributes.to(device), mentioned.to(device))
 
-    def contrastive_batch(
-        self, size: int, generator: torch.Generator, device: str | torch.device = "cpu"
-    ) -> Batch:
-        """A training batch with hard negatives, wrong captions that are nearly right."""
-        attributes = self.hard_negatives(size, generator)
-        return self.batch(size, "train", generator, device, attributes)
+    def contrastive_batch(self, size: int, generator: torch.Generator, device="cpu") -> Batch:
+        """With hard negatives: wrong captions that are nearly right."""
+        return self.batch(size, "train", generator, device, self.hard_negatives(size, generator))
 
     def hard_negatives(self, size: int, generator: torch.Generator) -> Tensor:
         """Combinations (size, A), three quarters of them in groups that are hard to tell apart.
@@ -227,10 +229,7 @@ class World(Dataset):
         same = batch.attributes[:, None] == batch.attributes[None]  # (pictures, captions, A)
         return (same | ~batch.mentioned[None]).all(dim=-1)
 
-    def pool(
-        self, seed: int = 0, device: str | torch.device = "cpu", count: int | None = None
-    ) -> Iterator[Batch]:
-        """`pool_size` training pictures, or whole batches of at least `count`."""
+    def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed)
         for _ in range(0, count or self.pool_size, POOL_BATCH):
             yield self.batch(POOL_BATCH, "train", generator, device)
@@ -242,31 +241,26 @@ class World(Dataset):
         return [self.say(combination) for combination in chosen.tolist()]
 
     def describe(self) -> list[str]:
-        seen, every = len(self.seen_combinations()), len(self.all_combinations())
-        return [
-            f"rendered digits, {self.image_size} pixels, {', '.join(self.attributes)}: "
-            f"{every:,} combinations, {every - seen:,} of them held out"
-        ]
+        held_out, every = len(self.held_out_combinations()), len(self.all_combinations())
+        names = f"{self.image_size} pixels, {', '.join(self.attributes)}"
+        return [f"rendered digits, {names}: {every:,} combinations, {held_out:,} of them held out"]
 
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """Full captions of seen and of held-out combinations, each rendered twice."""
         groups = {"seen": self.seen_combinations(), "held_out": self.held_out_combinations()}
-        return {
-            name: self.test_pair(cycle(combinations, count // 2, seed + i), seed + i)
-            for i, (name, combinations) in enumerate(groups.items())
-        }
-
-    def test_pair(self, wanted: Tensor, seed: int) -> tuple[Batch, Batch]:
-        """Full captions and pictures of these combinations (B, A), twice, with test digits."""
-        generator = torch.Generator().manual_seed(seed)
-        first, second = (
-            self.batch(len(wanted), "test", generator, attributes=wanted, complete=1.0)
-            for _ in range(2)
-        )
-        return first, second
+        for i, (name, every) in enumerate(groups.items()):
+            generator = torch.Generator().manual_seed(seed + i)
+            wanted = {"attributes": cycle(every, count // 2, seed + i), "complete": 1.0}
+            draw = partial(self.batch, count // 2, "test", generator, **wanted)
+            groups[name] = draw(), draw()
+        return groups
 
 
 def cycle(combinations: Tensor, count: int, seed: int) -> Tensor:
     """`count` combinations in random order, all about equally often: (count, A)."""
     order = torch.randperm(len(combinations), generator=torch.Generator().manual_seed(seed))
     return combinations[order].repeat(-(-count // len(combinations)), 1)[:count]
+
+
+def article(words: str) -> str:
+    return "an" if words.startswith(("orange", "eight", "8")) else "a"

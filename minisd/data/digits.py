@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PATH = Path(__file__).resolve().parents[2] / "data" / "digits.npz"
 EVERY = 5  # the file is sorted by class; every fifth digit is for testing, the rest for training
 

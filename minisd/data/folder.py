@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from .dataset import POOL_BATCH, SPLITS, Batch, Dataset
+from .dataset import POOL_BATCH, Batch, Dataset
 
 TEST_SHARE = 10  # one picture in ten is held back for testing
 LEAST = 50  # pictures; five of them for testing
@@ -37,7 +37,7 @@ class Folder(Dataset):
         self.folder, self.image_size = Path(folder), image_size
         self.name = self.folder.name
         if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is not a folder of pictures")
+            raise InputError(f"{folder} is not a folder of pictures")
         captions = read_captions(self.folder)
         pixels, self.captions, self.broken = [], [], {}  # broken: file -> what is wrong with it
         for path, caption in tqdm(captions.items(), desc="pictures", unit="file", delay=0.5):
@@ -47,10 +47,8 @@ class Folder(Dataset):
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 self.broken[path] = str(error) or type(error).__name__
         if len(pixels) < LEAST:
-            raise InputError(
-                f"{self.folder} has {len(pixels)} captioned pictures that can be read; "
-                f"training needs {LEAST} or more"
-            )
+            found = f"{folder} has {len(pixels)} captioned pictures that can be read"
+            raise InputError(f"{found}; training needs {LEAST} or more")
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
         digests = [hashlib.sha256(picture.tobytes()).digest() for picture in pixels]
         order = sorted(range(len(digests)), key=digests.__getitem__)  # equal pictures side by side
@@ -63,73 +61,61 @@ class Folder(Dataset):
     @property
     def about(self) -> dict:
         """The absolute path, so that `evaluate` finds the pictures again, and what they were."""
-        place = {"name": str(self.folder.resolve()), "image_size": self.image_size}
-        return {**place, "pictures": len(self.captions), "fingerprint": self.fingerprint}
+        about = {"name": str(self.folder.resolve()), "image_size": self.image_size}
+        return {**about, "pictures": len(self.captions), "fingerprint": self.fingerprint}
 
     def matches(self, about: dict) -> bool:
         """The same pictures and captions at the same size, wherever the folder lies now."""
         return {**about, "name": ""} == {**self.about, "name": ""}
 
     def texts(self) -> list[str]:
-        return [self.captions[i] for i in self.indices["train"].tolist()]
+        return self.captions_of(self.indices["train"])
 
-    def take(self, indices: Tensor, device: str | torch.device = "cpu") -> Batch:
+    def captions_of(self, indices: Tensor) -> list[str]:
+        return [self.captions[i] for i in indices.tolist()]
+
+    def take(self, indices: Tensor, device="cpu") -> Batch:
         """The pictures with these indices (B,)."""
         images = self.pixels[indices].to(device).float() / 127.5 - 1  # (B, 3, S, S)
-        return Batch(images, [self.captions[i] for i in indices.tolist()])
+        return Batch(images, self.captions_of(indices))
 
-    def batch(
-        self,
-        size: int,
-        split: str = "train",
-        generator: torch.Generator | None = None,
-        device: str | torch.device = "cpu",
-    ) -> Batch:
+    def batch(self, size: int, split="train", generator=None, device="cpu") -> Batch:
         """`size` captioned pictures, drawn at random with replacement."""
-        if split not in SPLITS:
+        if split not in self.indices:
             raise InputError(f'split must be "train" or "test", not {split!r}')
         chosen = torch.randint(len(self.indices[split]), (size,), generator=generator)
         return self.take(self.indices[split][chosen], device)
 
     def fits(self, batch: Batch) -> Tensor:
         """A caption is true of its own picture, and of every other one with the same caption."""
-        number = {caption: i for i, caption in enumerate(dict.fromkeys(batch.captions))}
-        same = torch.tensor([number[c] for c in batch.captions], device=batch.images.device)  # (B,)
-        return same[:, None] == same[None]
+        captions = np.array(batch.captions)  # (B,)
+        return torch.from_numpy(captions[:, None] == captions[None]).to(batch.images.device)
 
-    def pool(
-        self, seed: int = 0, device: str | torch.device = "cpu", count: int | None = None
-    ) -> Iterator[Batch]:
+    def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
         """Every training picture in a fixed order; the last batch is filled up from the start."""
         every = self.indices["train"]
         for first in range(0, count or len(every), POOL_BATCH):
             yield self.take(every[torch.arange(first, first + POOL_BATCH) % len(every)], device)
 
+    def shuffled(self, generator: torch.Generator) -> list[Tensor]:
+        """The indices of all training pictures and of all test pictures."""
+        splits = (self.indices["train"], self.indices["test"])
+        return [indices[torch.randperm(len(indices), generator=generator)] for indices in splits]
+
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """Captions of training pictures and of test pictures, each at most once."""
-        generator = torch.Generator().manual_seed(seed)
-        train, test = (
-            self.indices[split][torch.randperm(len(self.indices[split]), generator=generator)]
-            for split in SPLITS
-        )
+        train, test = self.shuffled(torch.Generator().manual_seed(seed))
         n = min(count // 2, len(test))
-        others = train[n:].split(n)  # none of them is asked for
-        return {
-            "seen": (self.take(train[:n]), self.take(others[0])),
-            "held_out": (self.take(test[:n]), self.take(others[1])),
-        }
+        asked, other, another = map(self.take, train[: 3 * n].split(n))
+        return {"seen": (asked, other), "held_out": (self.take(test[:n]), another)}
 
     def gallery(self, count: int, generator: torch.Generator) -> list[str]:
         """Captions of training pictures and, the last quarter, of test pictures."""
-        test = min(count // 4, len(self.indices["test"]))
-        chosen = []
-        for split, n in (("train", count - test), ("test", test)):
-            order = torch.randperm(len(self.indices[split]), generator=generator)[:n]
-            chosen += self.indices[split][order].tolist()
-        return [self.captions[i] for i in chosen]
+        train, test = self.shuffled(generator)
+        n = min(count // 4, len(test))
+        return self.captions_of(torch.cat([train[: count - n], test[:n]]))
 
     def describe(self) -> list[str]:
-        """What was found, a line each."""
         longest = max(self.captions, key=len)
         lines = [
             f"{self.folder}: {len(self.captions):,} pictures with {len(set(self.captions)):,} "
@@ -158,7 +144,7 @@ def read_captions(folder: Path) -> dict[Path, str]:
         suffixes = Image.registered_extensions()
         files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
         beside = {f: f.with_suffix(".txt") for f in files if f.with_suffix(".txt").exists()}
-        captions = {f: text.read_text(encoding="utf-8").strip() for f, text in beside.items()}
+        captions = {f: text.read_text(encoding="utf-8") for f, text in beside.items()}
         if not captions:  # then the folders are the classes
             captions = {f: f.parent.name.replace("_", " ") for f in files if f.parent != folder}
     captions = {path: " ".join(text.split()) for path, text in captions.items()}

@@ -1,74 +1,52 @@
-"""Two small digits in one picture: `a red three left of a blue seven`.
-
-A combination is five indices: first digit, first colour, relation, second digit, second colour.
-"""
+"""Two small digits in one picture: `a red three left of a blue seven`."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .captions import COLOURS, COMPLETE, DIGITS, NUMERAL, every_digit
-from .dataset import World
-from .scenes import RGB, SHIFT, SIZE, STRETCH, TURN, handwriting, transform
+from .dataset import World, article
+from .digits import DIGITS
+from .scenes import COLOURS, SIZE
 
-RELATIONS = ("left of", "right of", "above", "below")
-
-ATTRIBUTES = ("first digit", "first colour", "relation", "second digit", "second colour")
-VALUES = (DIGITS, COLOURS, RELATIONS, DIGITS, COLOURS)
-
-PHRASINGS = (
-    "{first} {relation} {second}",
-    "a picture of {first} {relation} {second}",
-    "there is {first} {relation} {second}",
-)
-KEEP_COLOUR = 0.6  # how often a caption that may leave things out names a colour
-SCALE = 0.55  # picture pixels per pixel of the handwriting
+RELATIONS = {  # where the first digit lies (x, y), in units of OFFSET; the second lies opposite
+    "left of": (-1.0, 0.0),
+    "right of": (1.0, 0.0),
+    "above": (0.0, -1.0),
+    "below": (0.0, 1.0),
+}
 OFFSET = 7.5  # pixels from the picture's centre to that of a digit
-SIDE = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))  # of the first digit (x, y), as RELATIONS
-
-
-def thing(digit: int, colour: int, coloured: bool, numeral: bool) -> str:
-    """`a red three`, `an eight`, `a blue 7`."""
-    number = str(digit) if numeral else DIGITS[digit]
-    words = f"{COLOURS[colour]} {number}" if coloured else number
-    return f"an {words}" if words.startswith(("orange", "eight", "8")) else f"a {words}"
-
-
-def say(combination, mentioned=(True,) * 5, phrasing=PHRASINGS[0], numeral=False) -> str:
-    """The caption of one combination, e.g. `a red three left of a blue seven`."""
-    first, first_colour, relation, second, second_colour = combination
-    return phrasing.format(
-        first=thing(first, first_colour, mentioned[1], numeral),
-        relation=RELATIONS[relation],
-        second=thing(second, second_colour, mentioned[4], numeral),
-    )
-
-
-def write_captions(
-    attributes: Tensor, generator: torch.Generator | None = None, complete: float = COMPLETE
-) -> tuple[list[str], Tensor]:
-    """One caption for each combination: (B, 5) -> (B strings, mentioned (B, 5) bool).
-
-    At least the share `complete` of the captions names both colours. Digits and relation are always
-    named. The generator is a CPU one.
-    """
-    chance = torch.rand(len(attributes), 5, generator=generator)
-    mentioned = torch.ones(len(attributes), 5, dtype=torch.bool)
-    mentioned[:, [1, 4]] = (chance[:, :2] < KEEP_COLOUR) | (chance[:, 2:3] < complete)
-    phrasing = (chance[:, 3] * len(PHRASINGS)).long().tolist()
-    numeral = (chance[:, 4] < NUMERAL).tolist()
-    rows = zip(attributes.tolist(), mentioned.tolist(), phrasing, numeral, strict=True)
-    return [say(a, m, PHRASINGS[i], n) for a, m, i, n in rows], mentioned
+SCALE = 0.55  # picture pixels per pixel of the handwriting
 
 
 class TwoDigits(World):
-    """A combination is five indices, in the order of ATTRIBUTES."""
+    """A combination is five indices, in the order of `attributes`."""
 
     name = "two"
     effort = 3
-    attributes, values = ATTRIBUTES, VALUES
-    say = staticmethod(say)
-    write_captions = staticmethod(write_captions)
+    attributes = ("first digit", "first colour", "relation", "second digit", "second colour")
+    values = (DIGITS, tuple(COLOURS), tuple(RELATIONS), DIGITS, tuple(COLOURS))
+    phrasings = (
+        "{first} {relation} {second}",
+        "a picture of {first} {relation} {second}",
+        "there is {first} {relation} {second}",
+    )
+    keep = (1, 0.6, 1, 1, 0.6)
+
+    def say(self, combination, mentioned=(True,) * 5, phrasing=phrasings[0], numeral=False) -> str:
+        """The caption of one combination, e.g. `a red three left of a blue seven`."""
+        words = [v[i] for v, i in zip(self.values, combination)]
+        things = []
+        for i in (0, 3):
+            number = str(combination[i]) if numeral else words[i]
+            thing = f"{words[i + 1]} {number}" if mentioned[i + 1] else number
+            things.append(f"{article(thing)} {thing}")
+        return phrasing.format(first=things[0], relation=words[2], second=things[1])
+
+    def layout(self, attributes: Tensor) -> list[tuple]:
+        first, first_colour, relation, second, second_colour = attributes.unbind(dim=-1)
+        sides = torch.tensor(tuple(RELATIONS.values()), device=relation.device)  # (4, 2)
+        side = OFFSET * sides[relation]  # (B, 2)
+        return [(first, first_colour, SCALE, side), (second, second_colour, SCALE, -side)]
 
     def canonical(self, attributes: Tensor) -> Tensor:
         """The same picture described from left to right or from top to bottom."""
@@ -84,31 +62,12 @@ class TwoDigits(World):
         caption has but not how they belong together: Yuksekgonul et al. 2023, "When and why
         vision-language models behave like bags-of-words, and what to do about it?"
         """
-        digits = [every_digit(attributes, column) for column in (0, 3)]  # (B, 10, 5) each
+        digits = [self.every_value(attributes, column) for column in (0, 3)]  # (B, 10, 5) each
         ways = torch.stack([attributes, attributes[:, [3, 1, 2, 0, 4]]], dim=1)  # digits exchanged
         ways = torch.cat([ways, ways[..., [0, 4, 2, 3, 1]]], dim=1)  # colours exchanged
         upright = ways.clone()  # (B, 4, 5)
         upright[..., 2] = (ways[..., 2] + 2) % 4  # above instead of left of, and so on
         return torch.cat([*digits, ways, upright], dim=1)
-
-    def render(
-        self, attributes: Tensor, split: str, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Attributes (B, 5) -> pictures (B, 3, 32, 32) in [-1, 1], on the attributes' device."""
-        device = attributes.device
-        chance = torch.rand(len(attributes), 2, 5, generator=generator).to(device)
-        side = OFFSET * torch.tensor(SIDE, device=device)[attributes[:, 2]]  # (B, 2)
-        light = torch.zeros(len(attributes), 3, 1, 1, device=device)
-        for i, centre in enumerate((side, -side)):
-            digit, colour = attributes[:, 3 * i], attributes[:, 3 * i + 1]
-            jitter = 2 * chance[:, i, 1:] - 1  # (B, 4) in [-1, 1]
-            glyphs = handwriting(digit, chance[:, i, 0], split)  # (B, 28, 28)
-            scale, angle = SCALE * (1 + STRETCH * jitter[:, 0]), TURN * jitter[:, 1]
-            centre = centre + SHIFT * jitter[:, 2:]  # (B, 2)
-            grey = transform(glyphs, scale, angle, centre, self.supersample)  # (B, 1, 32, 32)
-            rgb = torch.tensor(RGB, device=device)[colour][:, :, None, None]
-            light = torch.maximum(light, grey * rgb)
-        return 2 * light - 1
 
     def read(self, judge, images: Tensor) -> Tensor:
         """Read from left to right or from top to bottom: the relation is 0 (left of) or 2 (above).

@@ -20,22 +20,3 @@ from .schedule import (
     predictions,
     rescale_zero_terminal_snr,
 )
-
-__all__ = [
-    "SAMPLERS",
-    "Denoiser",
-    "NoiseSchedule",
-    "Point",
-    "Sampler",
-    "ScheduleConfig",
-    "classifier_free",
-    "ddim_step",
-    "ddpm_step",
-    "dpm_solver_step",
-    "make_betas",
-    "predictions",
-    "rescale_zero_terminal_snr",
-    "sample",
-    "trajectory",
-    "unipc_correct",
-]

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import data
-from ..data.scenes import CENTRE, OFFSET, SIZE
+from ..data.one import CENTRE, OFFSET
+from ..data.scenes import SIZE
 from ..errors import InputError
 
 PATH = Path(__file__).resolve().parents[2] / "data" / "judge.safetensors"

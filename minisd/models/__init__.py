@@ -4,19 +4,3 @@ from .autoencoder import Autoencoder, AutoencoderConfig, DiagonalGaussian
 from .clip import CLIP, CLIPConfig, TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from .layers import parameter_count
 from .unet import UNet, UNetConfig, cross_attention_maps
-
-__all__ = [
-    "CLIP",
-    "Autoencoder",
-    "AutoencoderConfig",
-    "CLIPConfig",
-    "DiagonalGaussian",
-    "TextConfig",
-    "TextEncoder",
-    "UNet",
-    "UNetConfig",
-    "VisionConfig",
-    "VisionEncoder",
-    "cross_attention_maps",
-    "parameter_count",
-]

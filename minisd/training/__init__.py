@@ -5,24 +5,3 @@ from .losses import autoencoder_loss, clip_loss, denoising_loss, random_timestep
 from .optimizers import Muon, optimizers_for
 from .run import NETWORKS, RECIPES, Run, override, recipes_for
 from .stages import train_all, train_autoencoder, train_clip, train_tokenizer, train_unet
-
-__all__ = [
-    "NETWORKS",
-    "RECIPES",
-    "Muon",
-    "Recipe",
-    "Run",
-    "autoencoder_loss",
-    "clip_loss",
-    "denoising_loss",
-    "optimizers_for",
-    "override",
-    "random_timesteps",
-    "recipes_for",
-    "train",
-    "train_all",
-    "train_autoencoder",
-    "train_clip",
-    "train_tokenizer",
-    "train_unet",
-]

@@ -35,19 +35,12 @@ class Recipe:
 
     def __post_init__(self):
         """InputError for numbers that cannot train."""
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name, least, most in (
-            ("learning_rate", 0, 10),
-            ("warmup", 0, 1),
-            ("ema_decay", 0, 1),
-            ("weight_decay", 0, 10),
-        ):
-            if not least <= getattr(self, name) <= most:
-                raise InputError(
-                    f"{name} must be from {least} to {most}, not {getattr(self, name)}"
-                )
+        limits = {"learning_rate": 10, "warmup": 1, "ema_decay": 1, "weight_decay": 10}
+        for name, value in asdict(self).items():
+            if name in limits and not 0 <= value <= limits[name]:
+                raise InputError(f"{name} must be from 0 to {limits[name]}, not {value}")
+            if name not in limits and value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
 
 
 def repeat_bits() -> None:
@@ -56,9 +49,7 @@ def repeat_bits() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def generator_for(
-    stream: str, step: int, seed: int, device: str | torch.device = "cpu"
-) -> torch.Generator:
+def generator_for(stream: str, step: int, seed: int, device="cpu") -> torch.Generator:
     """The random numbers of one step, and of no other, so that a resumed run repeats them."""
     digest = hashlib.sha256(f"{stream} {step} {seed}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))
@@ -75,20 +66,18 @@ def save_atomically(state: dict, path: Path) -> None:
         torch.save(state, file)
 
 
-def load_checkpoint(path: Path, expected: dict, device: torch.device) -> dict:
+def load_checkpoint(path: Path, run: dict, device: torch.device) -> dict:
     """Read a checkpoint; InputError if it is damaged or belongs to another run."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         found = state["run"]
+        others = [name for name in {**found, **run} if found.get(name) != run.get(name)]
     except Exception as error:
-        raise InputError(
-            f"{path} is damaged and cannot be resumed; delete it to train anew"
-        ) from error
-    if found != expected:
-        changed = ", ".join(k for k in expected if found.get(k) != expected[k])
-        raise InputError(
-            f"{path} was trained with another {changed}; resume with the same settings"
-        )
+        message = f"{path} is damaged and cannot be resumed; delete it to train anew"
+        raise InputError(message) from error
+    if others:
+        changed = f"{path} was trained with another {', '.join(others)}"
+        raise InputError(f"{changed}; resume with the same settings")
     return state
 
 
@@ -96,9 +85,8 @@ def train(
     model: nn.Module,
     loss_of_step: Callable[[int], Tensor],
     recipe: Recipe,
-    checkpoint: Path | None = None,
-    seed: int = 0,
     label: str | None = "training",
+    checkpoint: Path | None = None,
     identity: dict | None = None,
     shared: Sequence[nn.Module] = (),
     after_step: Callable[[int, nn.Module], None] | None = None,
@@ -108,43 +96,31 @@ def train(
     Trains every weight of `model` that wants a gradient. The loss may use other modules, too.
 
     loss_of_step(step): draws that step's batch and returns its loss; it must depend on nothing but
-    the step and the weights. checkpoint: a file to resume from if it exists, and to write; None
-    keeps none. label: of the progress bar; None shows none. identity: what else, beside recipe,
-    seed and configuration, makes a checkpoint belong to this run. shared: the modules whose work
-    several processes share. after_step(steps done, average): called after each step, e.g. to
-    evaluate the moving average. Raises InputError if the checkpoint is another run's or damaged,
-    or if the loss is not finite.
+    the step and the weights. label: of the progress bar; None shows none. checkpoint: a file to
+    resume from if it exists, and to write. identity: what, beside recipe and configuration, makes
+    it a checkpoint of this run. shared: the modules whose work several processes share.
+    after_step(steps done, average): called after each step, e.g. to evaluate the moving average.
+    InputError if the checkpoint is another run's or damaged, or if the loss is not finite.
     """
     device = next(model.parameters()).device
     channels_last(model)
     optimizers = optimizers_for(model, recipe.learning_rate, recipe.weight_decay)
+    shape = {"pct_start": recipe.warmup, "anneal_strategy": "linear", "cycle_momentum": False}
     schedules = [
-        OneCycleLR(
-            optimizer,
-            recipe.learning_rate,
-            total_steps=recipe.steps + 1,
-            pct_start=recipe.warmup,
-            anneal_strategy="linear",
-            cycle_momentum=False,
-        )
+        OneCycleLR(optimizer, recipe.learning_rate, recipe.steps + 1, **shape)
         for optimizer in optimizers
     ]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     average.n_averaged = average.n_averaged.cpu()  # kept on the CPU to avoid a sync at every step
     parts = [model, average, *optimizers, *schedules]
     network = repr(getattr(model, "config", None))
-    run = {**asdict(recipe), "seed": seed, "network": network, **(identity or {})}
+    run = {**asdict(recipe), "network": network, **(identity or {})}
     start, before = 0, 0.0  # steps, and the seconds that they took
     if checkpoint and checkpoint.exists():
         state = load_checkpoint(checkpoint, run, device)
         start, before = state["step"], state["seconds"]
         for part, kept in zip(parts, state["parts"], strict=True):
             part.load_state_dict(kept)
-
-    def save(step: int) -> None:
-        state = {"parts": [part.state_dict() for part in parts], "step": step, "run": run}
-        state["seconds"] = before + time.monotonic() - began
-        save_atomically(state, checkpoint)
 
     model.train()
     precision = mixed_precision(device)
@@ -167,14 +143,15 @@ def train(
         if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
             if not loss.isfinite():
                 bar.close()
-                raise InputError(
-                    f"{label}: the loss is {loss.item()} at step {step}; lower the learning rate"
-                )
+                found = f"{label}: the loss is {loss.item()} at step {step}"
+                raise InputError(f"{found}; lower the learning rate")
             speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
             bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
         if save_now:
-            if checkpoint and parallel.rank() == 0:
-                save(step + 1)
             saved = time.monotonic()
+            if checkpoint and parallel.rank() == 0:
+                state = {"run": run, "step": step + 1, "seconds": before + saved - began}
+                state["parts"] = [part.state_dict() for part in parts]
+                save_atomically(state, checkpoint)
     bar.close()
     return average.module.eval()

@@ -54,11 +54,7 @@ def random_timesteps(schedule: NoiseSchedule, count: int, generator: torch.Gener
 
 
 def denoising_loss(
-    model: UNet,
-    schedule: NoiseSchedule,
-    x0: Tensor,
-    context: Tensor,
-    generator: torch.Generator,
+    model: UNet, schedule: NoiseSchedule, x0: Tensor, context: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Noise the latents to a random timestep and predict eps or v, as the schedule says.
 

@@ -71,26 +71,20 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(average, momentum)
 
 
-def optimizers_for(
-    model: nn.Module, learning_rate: float, weight_decay: float
-) -> list[torch.optim.Optimizer]:
+def optimizers_for(model: nn.Module, learning_rate: float, weight_decay: float) -> list:
     """The optimizers of all weights that want gradients, one or two of them.
 
     Muon takes what the model calls its `hidden_matrices()`, AdamW all else. A model without that
     method is left to AdamW.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    chosen = {id(p) for p in model.hidden_matrices()} if hasattr(model, "hidden_matrices") else ()
+    if not trained:
+        raise ValueError("there is nothing to train: no weight of this model wants a gradient")
+    chosen = {id(p) for p in getattr(model, "hidden_matrices", list)()}
     hidden = [p for p in trained if id(p) in chosen]
     hidden.sort(key=lambda p: tuple(p.shape))  # equal shapes are orthogonalized together
     rest = [p for p in trained if id(p) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = []
-    if hidden:
-        optimizers.append(Muon(hidden, learning_rate, weight_decay))
-    if rest:
-        fused = rest[0].device.type != "mps"
-        options = {"betas": (0.9, 0.99), "weight_decay": weight_decay, "fused": fused}
-        optimizers.append(torch.optim.AdamW(rest, learning_rate, **options))
-    if not optimizers:
-        raise ValueError("there is nothing to train: no weight of this model wants a gradient")
-    return optimizers
+    adam = {"betas": (0.9, 0.99), "weight_decay": weight_decay}
+    adam["fused"] = trained[0].device.type != "mps"
+    muons = [Muon(hidden, learning_rate, weight_decay)] if hidden else []
+    return muons + ([torch.optim.AdamW(rest, learning_rate, **adam)] if rest else [])

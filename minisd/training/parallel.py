@@ -21,10 +21,7 @@ from ..errors import InputError
 
 
 def launch(processes: int, arguments: list[str]) -> int:
-    """Run `minisd` with these arguments in several processes, by PyTorch's own launcher.
-
-    Returns the exit code.
-    """
+    """Run `minisd` with these arguments in several processes; returns the exit code."""
     from torch.distributed import run as torchrun  # here, as it adds 0.2 s to every start
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -87,11 +84,16 @@ def chunk(whole: Tensor) -> Tensor:
 
 
 def gather(mine: Tensor) -> Tensor:
-    """The chunks of all processes (B / processes, ...) -> the whole batch (B, ...)."""
+    """The chunks of all processes (B / processes, ...) -> the whole batch (B, ...).
+
+    Its gradient is that of this process's chunk, as the loss is the same in every process.
+    """
     if count() == 1:
         return mine
+    mine = mine.contiguous()
     chunks = [torch.empty_like(mine) for _ in range(count())]
-    dist.all_gather(chunks, mine)
+    dist.all_gather(chunks, mine.detach())
+    chunks[rank()] = mine
     return torch.cat(chunks)
 
 
@@ -104,19 +106,7 @@ class Chunk(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return gather(gradient.contiguous())
-
-
-class Gather(torch.autograd.Function):
-    """gather, with gradients: the loss is the same in every process, and so is its gradient."""
-
-    @staticmethod
-    def forward(ctx, mine: Tensor) -> Tensor:
-        return gather(mine.contiguous())
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return chunk(gradient)
+        return gather(gradient)
 
 
 @contextmanager
@@ -129,7 +119,7 @@ def shared(*modules: nn.Module):
     for module in modules if count() > 1 else ():
         take = lambda _, inputs: tuple(map(Chunk.apply, inputs))  # noqa: E731
         hooks.append(module.register_forward_pre_hook(take))
-        hooks.append(module.register_forward_hook(lambda _, __, answer: Gather.apply(answer)))
+        hooks.append(module.register_forward_hook(lambda _, __, answer: gather(answer)))
     try:
         yield
     finally:
@@ -141,11 +131,16 @@ def sum_gradients(*modules: nn.Module) -> None:
     """Sum the gradients of the shared modules over all processes."""
     gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
     if count() > 1 and gradients:
-        total = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(total)  # one message instead of hundreds
-        sizes = [gradient.numel() for gradient in gradients]
-        for gradient, summed in zip(gradients, total.split(sizes), strict=True):
-            gradient.copy_(summed.view_as(gradient))
+        for gradient, total in zip(gradients, sum_over_processes(gradients), strict=True):
+            gradient.copy_(total)
+
+
+def sum_over_processes(tensors: list[Tensor]) -> list[Tensor]:
+    """Each tensor's sum over all processes, in one message instead of hundreds."""
+    total = torch.cat([x.flatten() for x in tensors])
+    dist.all_reduce(total)
+    pieces = total.split([x.numel() for x in tensors])
+    return [piece.view_as(x) for piece, x in zip(pieces, tensors, strict=True)]
 
 
 def share_out(work: Callable[[list[Tensor]], list[Tensor]], tensors: list[Tensor]) -> list[Tensor]:
@@ -154,7 +149,4 @@ def share_out(work: Callable[[list[Tensor]], list[Tensor]], tensors: list[Tensor
         return work(tensors)
     done = [torch.zeros_like(x) for x in tensors]
     done[rank() :: count()] = work(tensors[rank() :: count()])
-    total = torch.cat([x.flatten() for x in done])
-    dist.all_reduce(total)  # what the others did is zero here
-    pieces = total.split([x.numel() for x in tensors])
-    return [piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True)]
+    return sum_over_processes(done)  # what the others did is zero here

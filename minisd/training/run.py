@@ -58,46 +58,32 @@ class Run:
         """The folder of the files that a killed run resumes from."""
         return self.folder / "training"
 
-    def identity(self, stage: str) -> dict:
-        """What, beside recipe, seed and network, tells this run's checkpoints from others'."""
-        return {"stage": stage, "data": self.dataset.about}
-
     @property
     def autoencoder_config(self) -> AutoencoderConfig:
         return self.networks["autoencoder"]
 
-    def clip_config(self, tokenizer: Tokenizer) -> CLIPConfig:
-        text = replace(
-            self.networks["text"],
-            vocab_size=len(tokenizer),
-            end_id=tokenizer.end_id,
-            max_length=tokenizer.max_length,
-        )
-        return CLIPConfig(text, self.vision_config)
-
-    @property
-    def vision_config(self) -> VisionConfig:
-        return replace(self.networks["vision"], image_size=self.dataset.image_size)
+    def clip_config(self, tokenizer: Tokenizer | None = None) -> CLIPConfig:
+        """Without a tokenizer, the sizes that it decides are not yet right."""
+        text = self.networks["text"]
+        if tokenizer:
+            size, end, length = len(tokenizer), tokenizer.end_id, tokenizer.max_length
+            text = replace(text, vocab_size=size, end_id=end, max_length=length)
+        vision = replace(self.networks["vision"], image_size=self.dataset.image_size)
+        return CLIPConfig(text, vision)
 
     @property
     def unet_config(self) -> UNetConfig:
-        latents = self.autoencoder_config
-        return replace(
-            self.networks["unet"],
-            sample_size=self.dataset.image_size // latents.downscale,
-            in_channels=latents.latent_channels,
-            out_channels=latents.latent_channels,
-            cross_attention_dim=self.networks["text"].hidden_size,
-        )
+        latents, width = self.autoencoder_config, self.networks["text"].hidden_size
+        side, channels = self.dataset.image_size // latents.downscale, latents.latent_channels
+        sizes = {"sample_size": side, "in_channels": channels, "out_channels": channels}
+        return replace(self.networks["unet"], **sizes, cross_attention_dim=width)
 
 
-def override(
-    configs: Mapping[str, Any], settings: Iterable[str], derived: Mapping[str, set[str]] = {}
-) -> dict[str, Any]:
+def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Configurations {name: dataclass} changed as `name.field=value` strings say.
 
-    A value has the type of the field's present one; a tuple's members stand between commas.
-    Fields in `derived` cannot be set. Raises InputError with one line that names what exists.
+    A value has the type of the field's present one; a tuple's members stand between commas. Fields
+    in DERIVED cannot be set. InputError, with one line that names what exists.
     """
     changed = dict(configs)
     for setting in settings:
@@ -106,28 +92,25 @@ def override(
         if not equals or name not in changed:
             names = ", ".join(f"{n}.FIELD=VALUE" for n in changed)
             raise InputError(f"{setting!r} is not one of {names}")
-        known = [f.name for f in fields(changed[name]) if f.name not in derived.get(name, ())]
+        known = [f.name for f in fields(changed[name]) if f.name not in DERIVED.get(name, ())]
         if key not in known:
             raise InputError(f"{name} has no {key!r} to set; it has {', '.join(known)}")
         present = getattr(changed[name], key)
         try:
             value = parse_like(present, text)
-        except ValueError as error:
-            raise InputError(
-                f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
-            ) from error
+        except (ValueError, KeyError) as error:
+            message = f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
+            raise InputError(message) from error
         changed[name] = replace(changed[name], **{key: value})
     return changed
 
 
 def parse_like(present: Any, text: str) -> Any:
-    """Text -> a value of the type that `present` has. ValueError if it is not one."""
+    """Text -> a value of the type that `present` has. ValueError or KeyError if it is not one."""
     if isinstance(present, tuple):
         return tuple(parse_like(present[0], member) for member in text.split(","))
     if isinstance(present, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
+        return {"true": True, "false": False}[text.lower()]
     return type(present)(text)
 
 

@@ -1,8 +1,9 @@
-"""The three stages in order. Each is a model, the batch of a step, its loss, and the loop."""
+"""The three stages. Each is a model and the loss of a step; the loop trains them in order."""
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..data import POOL_BATCH
 from ..diffusion import NoiseSchedule
 from ..errors import InputError
 from ..machine import describe, mixed_precision
-from ..models import CLIP, Autoencoder, CLIPConfig, TextEncoder, UNet
+from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from ..pipeline import SamplingDefaults, StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
@@ -22,11 +23,22 @@ from .run import NETWORKS, Run
 
 CAPTION_DROPOUT = 0.1  # share of the captions that the U-Net gets the empty prompt for
 SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # suits what the recipes train: benchmarks/README.md
+TIMED = 3  # steps of each stage, to estimate how long a run will take
 
 # The names of the streams of random numbers are hashed into their seeds: another name trains other
 # weights. So these change only together with the weights in data/.
 IMAGES, POSTERIOR_NOISE = "pictures to compress", "noise in latents"
 SCALE_IMAGES, PAIRS, LATENT_NOISE = "pictures to measure", "pictures to name", "latents to noise"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the loop trains in one of the three stages."""
+
+    name: str
+    model: nn.Module
+    loss_of_step: Callable[[int], Tensor]
+    shared: Sequence[nn.Module]  # the modules whose work several processes share
 
 
 def train_tokenizer(run: Run) -> Tokenizer:
@@ -35,44 +47,86 @@ def train_tokenizer(run: Run) -> Tokenizer:
     return Tokenizer.train(data.texts(), data.context_length, data.num_merges)
 
 
-def train_autoencoder(run: Run) -> Autoencoder:
-    """Stage 1: compress pictures, then measure the scale of the latents."""
+def autoencoder_stage(run: Run) -> Stage:
+    """Stage 1: compress pictures."""
     torch.manual_seed(run.seed)
     model = Autoencoder(run.autoencoder_config).to(run.device)
-    recipe = run.recipes["autoencoder"]
+    size = run.recipes["autoencoder"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(IMAGES, step, run.seed)
-        batch = run.dataset.batch(recipe.batch_size, "train", generator, run.device)
+        batch = run.dataset.batch(size, "train", generator, run.device)
         noise = generator_for(POSTERIOR_NOISE, step, run.seed, run.device)
         return autoencoder_loss(model, batch.images, noise)
 
-    model = train_stage(run, "autoencoder", model, loss_of_step, [model.encoder, model.decoder])
-    model.config = replace(model.config, scaling_factor=measure_scale(run, model))
-    return model
+    return Stage("autoencoder", model, loss_of_step, [model.encoder, model.decoder])
 
 
-@torch.no_grad()
-def measure_scale(run: Run, model: Autoencoder) -> float:
-    """1 / standard deviation of the latents of 2,048 pictures. Rombach et al. 2022, appendix G."""
-    generator = generator_for(SCALE_IMAGES, 0, run.seed)
-    batch = run.dataset.batch(2048, "train", generator, run.device)
-    return 1.0 / model.encode(batch.images).mean.std().item()
-
-
-def train_clip(run: Run, tokenizer: Tokenizer) -> CLIP:
+def clip_stage(run: Run, tokenizer: Tokenizer) -> Stage:
     """Stage 2: bring captions and pictures into one space."""
     torch.manual_seed(run.seed + 1)
     model = CLIP(run.clip_config(tokenizer)).to(run.device)
-    recipe = run.recipes["clip"]
+    size = run.recipes["clip"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(PAIRS, step, run.seed)
-        batch = run.dataset.contrastive_batch(recipe.batch_size, generator, run.device)
+        batch = run.dataset.contrastive_batch(size, generator, run.device)
         ids = tokenizer(batch.captions).to(run.device)
         return clip_loss(model, batch.images, ids, run.dataset.fits(batch))
 
-    return train_stage(run, "clip", model, loss_of_step, [model.vision_model, model.text_model])
+    return Stage("clip", model, loss_of_step, [model.vision_model, model.text_model])
+
+
+def unet_stage(
+    run: Run, latents: Tensor, contexts: Tensor, empty: Tensor, schedule: NoiseSchedule
+) -> Stage:
+    """Stage 3: predict v in noised latents (N, 4, H, W), given their captions (N, L, D).
+
+    empty (1, L, D): the context of the empty prompt, which stands in for some of the captions.
+    """
+    torch.manual_seed(run.seed + 2)
+    model = UNet(run.unet_config).to(run.device)
+    size = (run.recipes["unet"].batch_size,)
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
+        chosen = torch.randint(len(latents), size, generator=generator, device=run.device)
+        dropped = torch.rand(size, generator=generator, device=run.device) < CAPTION_DROPOUT
+        context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
+        return denoising_loss(model, schedule, latents[chosen], context, generator)
+
+    return Stage("unet", model, loss_of_step, [model])
+
+
+def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
+    """Train a stage's model, or go on where a killed run stopped. `after_step` as in `train`."""
+    name, stages = stage.name, list(run.recipes)
+    options = {
+        "label": f"{stages.index(name) + 1}/{len(stages)} {name}",
+        "checkpoint": run.working / f"{name}.ckpt",
+        "identity": {"seed": run.seed, "stage": name, "data": run.dataset.about},
+        "shared": stage.shared,
+        "after_step": after_step,
+    }
+    return train(stage.model, stage.loss_of_step, run.recipes[name], **options)
+
+
+def train_autoencoder(run: Run) -> Autoencoder:
+    """Train the autoencoder, then measure its scale: 1 / standard deviation of the latents.
+
+    The latents are those of 2,048 pictures. Rombach et al. 2022, appendix G.
+    """
+    model = train_stage(run, autoencoder_stage(run))
+    generator = generator_for(SCALE_IMAGES, 0, run.seed)
+    images = run.dataset.batch(2048, "train", generator, run.device).images
+    with torch.no_grad():
+        deviation = model.encode(images).mean.std().item()
+    model.config = replace(model.config, scaling_factor=1.0 / deviation)
+    return model
+
+
+def train_clip(run: Run, tokenizer: Tokenizer) -> CLIP:
+    return train_stage(run, clip_stage(run, tokenizer))
 
 
 @torch.no_grad()
@@ -104,54 +158,24 @@ def train_unet(
     schedule: NoiseSchedule,
     after_step: Callable[[int, nn.Module], None] | None = None,
 ) -> UNet:
-    """Stage 3: predict v in noised latents, given the caption. `after_step` as in `train`."""
-    torch.manual_seed(run.seed + 2)
-    model = UNet(run.unet_config).to(run.device)
+    """Encode the pool, then train the U-Net on it. `after_step` as in `train`."""
     latents, contexts = encode_pool(run, autoencoder, tokenizer, text_encoder)
     with torch.no_grad():
         empty = text_encoder(tokenizer([""]).to(run.device))  # (1, L, D)
-    size = (run.recipes["unet"].batch_size,)
-
-    def loss_of_step(step: int) -> Tensor:
-        generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
-        chosen = torch.randint(len(latents), size, generator=generator, device=run.device)
-        dropped = torch.rand(size, generator=generator, device=run.device) < CAPTION_DROPOUT
-        context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
-        return denoising_loss(model, schedule, latents[chosen], context, generator)
-
-    return train_stage(run, "unet", model, loss_of_step, [model], after_step)
-
-
-def train_stage(run: Run, stage: str, model, loss_of_step, shared, after_step=None) -> nn.Module:
-    """The loop with what all three stages have in common."""
-    number = list(run.recipes).index(stage) + 1
-    return train(
-        model,
-        loss_of_step,
-        run.recipes[stage],
-        run.working / f"{stage}.ckpt",
-        run.seed,
-        f"{number}/{len(run.recipes)} {stage}",
-        run.identity(stage),
-        shared,
-        after_step,
-    )
-
-
-def cost(run: Run, stage: str) -> dict:
-    """What a stage took: pictures, and seconds in the training loop, without interruptions."""
-    path, recipe = run.working / f"{stage}.ckpt", run.recipes[stage]
-    seconds = torch.load(path, map_location="cpu", weights_only=True)["seconds"]
-    return {"pictures": recipe.steps * recipe.batch_size, "seconds": round(seconds, 1)}
+    stage = unet_stage(run, latents, contexts, empty, schedule)
+    return train_stage(run, stage, after_step)
 
 
 def check(run: Run, resume: bool) -> None:
-    """InputError for what would fail later: folder, processes, networks."""
+    """InputError for what would fail later.
+
+    The folder holds something and `resume` is not asked for, or the other way round; the processes
+    cannot share the batches; the networks do not fit together.
+    """
     for size in (*(recipe.batch_size for recipe in run.recipes.values()), POOL_BATCH):
         if size % parallel.count():
-            raise InputError(
-                f"{parallel.count()} processes cannot share batches of {size}; take 1, 2, 4 or 8"
-            )
+            cannot = f"{parallel.count()} processes cannot share batches of {size}"
+            raise InputError(f"{cannot}; take 1, 2, 4 or 8")
     if not resume and run.folder.exists() and any(run.folder.iterdir()):
         raise InputError(f"{run.folder} is not empty; go on with --resume, or choose another --out")
     if resume and not run.working.exists():
@@ -168,44 +192,56 @@ def check(run: Run, resume: bool) -> None:
 def check_networks(run: Run) -> None:
     """Build all networks and call each once."""
     images = torch.zeros(2, 3, run.dataset.image_size, run.dataset.image_size)
-    text = run.networks["text"]
-    ids = torch.zeros(2, text.max_length, dtype=torch.long)
-    CLIP(CLIPConfig(text, run.vision_config))(images, ids)
+    clip = CLIP(run.clip_config())
+    ids = torch.zeros(2, clip.config.text.max_length, dtype=torch.long)
+    clip(images, ids)
     _, posterior = Autoencoder(run.autoencoder_config)(images)
-    UNet(run.unet_config)(posterior.mean, torch.zeros(()), TextEncoder(text)(ids))
+    UNet(run.unet_config)(posterior.mean, torch.zeros(()), clip.text_model(ids))
+
+
+def estimate(run: Run, tokenizer: Tokenizer) -> float:
+    """Seconds that the three training loops will take here. The U-Net learns from noise."""
+    autoencoder, clip = autoencoder_stage(run), clip_stage(run, tokenizer)
+    unet, text = run.unet_config, clip.model.config.text
+    latents = torch.randn(16, unet.in_channels, unet.sample_size, unet.sample_size).to(run.device)
+    contexts = torch.randn(16, text.max_length, text.hidden_size).to(run.device)
+    denoiser = unet_stage(run, latents, contexts, contexts[:1], NoiseSchedule())
+    total = 0.0
+    for stage in (autoencoder, clip, denoiser):
+        for steps in (1, TIMED):  # the first step also sets up what later steps reuse
+            began = time.monotonic()
+            recipe = replace(run.recipes[stage.name], steps=steps)
+            train(stage.model, stage.loss_of_step, recipe, label=None, shared=stage.shared)
+        total += (time.monotonic() - began) / TIMED * run.recipes[stage.name].steps
+    return total
 
 
 def train_all(run: Run, resume: bool = False) -> StableDiffusion:
-    """All three stages from nothing, or from where a killed run stopped; saves the pipeline.
-
-    Raises InputError if the folder holds a run and `resume` is not asked for, or the other way
-    round; and if the processes cannot share the batches.
-    """
+    """All three stages, from nothing or from where a killed run stopped. Saves the pipeline."""
     check(run, resume)
     parallel.wait()  # until every process has looked
     run.working.mkdir(parents=True, exist_ok=True)
     repeat_bits()
 
-    tokenizer = train_tokenizer(run)
-    schedule = NoiseSchedule()
+    tokenizer, schedule = train_tokenizer(run), NoiseSchedule()
     autoencoder = train_autoencoder(run)
     clip = train_clip(run, tokenizer)
     unet = train_unet(run, tokenizer, clip.text_model, autoencoder, schedule)
-    pipe = StableDiffusion(
-        tokenizer,
-        clip.text_model,
-        unet,
-        autoencoder,
-        schedule,
-        clip,
-        defaults=SAMPLING,
-        data=run.dataset.about,
-    )
+    parts = tokenizer, clip.text_model, unet, autoencoder, schedule, clip
+    pipe = StableDiffusion(*parts, defaults=SAMPLING, data=run.dataset.about)
     if parallel.rank() == 0:
         pipe.save_pretrained(run.folder, dtype=torch.float16)
-        about = {"seed": run.seed, "data": run.dataset.about, "machine": describe(run.device)}
-        stages = {stage: cost(run, stage) for stage in run.recipes}
-        processes = {"processes": parallel.count(), "stages": stages}
-        write_json(run.folder / "training.json", about | processes)
+        write_json(run.folder / "training.json", record(run))
     parallel.wait()
     return StableDiffusion.from_pretrained(run.folder, run.device)
+
+
+def record(run: Run) -> dict:
+    """How the weights were made. Seconds are those in the training loops, without interruptions."""
+    stages = {}
+    for name, recipe in run.recipes.items():
+        state = torch.load(run.working / f"{name}.ckpt", map_location="cpu", weights_only=True)
+        pictures, seconds = recipe.steps * recipe.batch_size, round(state["seconds"], 1)
+        stages[name] = {"pictures": pictures, "seconds": seconds}
+    about = {"seed": run.seed, "data": run.dataset.about, "machine": describe(run.device)}
+    return about | {"processes": parallel.count(), "stages": stages}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minisd.data import (
+    ONE,
     VALUES,
     all_combinations,
     held_out_combinations,
@@ -14,7 +15,6 @@ from minisd.data import (
     seen_combinations,
     write_captions,
 )
-from minisd.data.captions import PHRASINGS
 from tests.helpers import read_caption
 
 
@@ -27,7 +27,7 @@ def written():
 
 
 def full_captions(combination):
-    return {say(combination, phrasing=p, numeral=n) for p in PHRASINGS for n in (False, True)}
+    return {say(combination, phrasing=p, numeral=n) for p in ONE.phrasings for n in (False, True)}
 
 
 def test_there_are_800_combinations_each_once():
@@ -64,7 +64,7 @@ def test_full_captions_name_all_four():
 
 def test_different_combinations_never_share_a_full_caption():
     sets = [full_captions(c) for c in all_combinations().tolist()]
-    assert len(set.union(*sets)) == sum(map(len, sets)) == 800 * len(PHRASINGS) * 2
+    assert len(set.union(*sets)) == sum(map(len, sets)) == 800 * len(ONE.phrasings) * 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from minisd.data import Folder, load_dataset
 from minisd.data.folder import read_captions, read_picture
 from minisd.errors import InputError
 from minisd.training import stages
-from minisd.training.estimate import estimate
 from tests.helpers import tiny_run
 
 NAMES = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -247,7 +246,7 @@ def test_it_trains_to_a_pipeline_that_draws(folder, tmp_path, size):
     run = tiny_run(tmp_path / "run", dataset=dataset)
     tokenizer = stages.train_tokenizer(run)
     assert tokenizer.max_length == 5  # start, three words, end
-    assert 0 < estimate(run, tokenizer) < 60
+    assert 0 < stages.estimate(run, tokenizer) < 60
     stages.train_all(run)
     pipe = StableDiffusion.from_pretrained(tmp_path / "run")
     out = pipe("a red square", num_inference_steps=2, output_type="pt", generator=seeded())

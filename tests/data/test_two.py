@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from minisd.data import RGB, TWO
-from minisd.data.two import PHRASINGS, say
 from tests.helpers import read_two
+
+say = TWO.say
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def test_captions_name_what_they_mention(batch):
 def test_a_caption_in_full():
     assert say((3, 0, 0, 7, 5)) == "a red three left of a blue seven"
     assert say((8, 1, 3, 8, 7), numeral=True) == "an orange 8 below a white 8"
-    assert len({say((3, 0, 0, 7, 5), phrasing=p) for p in PHRASINGS}) == 3
+    assert len({say((3, 0, 0, 7, 5), phrasing=p) for p in TWO.phrasings}) == 3
 
 
 def test_the_two_digits_lie_as_the_caption_says_in_their_own_colours(batch):

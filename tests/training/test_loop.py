@@ -40,9 +40,8 @@ def run(path, recipe=RECIPE, seed=0, stop_at=None, loss_at=None, after_step=None
         return loss * (loss_at or {}).get(step, 1.0)
 
     run.weights = []  # at the start of each step
-    return loop.train(
-        model, loss_of_step, recipe, path, seed, "test", after_step=after_step
-    ).state_dict()
+    options = {"identity": {"seed": seed}, "after_step": after_step}
+    return loop.train(model, loss_of_step, recipe, "test", path, **options).state_dict()
 
 
 def read(path):
@@ -267,7 +266,7 @@ def test_what_is_frozen_stays_and_what_lies_outside_the_model_may_be_used(path):
         x = torch.randn(4, 3, 4, 4, generator=loop.generator_for("x", step, 0))
         return (frozen(adapter(x)) - x / 2).square().mean()
 
-    average = loop.train(adapter, loss_of_step, RECIPE, path)
+    average = loop.train(adapter, loss_of_step, RECIPE, checkpoint=path)
     assert equal(frozen.state_dict(), before) and torch.equal(average.bias, bias)
     assert not torch.equal(average.weight, weight)
     state = read(path)
@@ -277,7 +276,8 @@ def test_what_is_frozen_stays_and_what_lies_outside_the_model_may_be_used(path):
 def test_another_identity_is_another_run(path):
     run(path)
     with pytest.raises(InputError, match="another stage;"):
-        loop.train(Tiny(), lambda step: 1 / 0, RECIPE, path, identity={"stage": "unet"})
+        identity = {"seed": 0, "stage": "unet"}
+        loop.train(Tiny(), lambda step: 1 / 0, RECIPE, "test", path, identity)
 
 
 @pytest.mark.parametrize(

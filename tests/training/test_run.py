@@ -9,7 +9,6 @@ from minisd.data import ONE, TWO
 from minisd.errors import InputError
 from minisd.models import AutoencoderConfig
 from minisd.training import NETWORKS, RECIPES, Run, override, recipes_for, stages
-from minisd.training.run import DERIVED
 from tests.helpers import our_tokenizer, tiny_run
 
 
@@ -27,7 +26,7 @@ def test_settings_change_what_they_name():
     assert recipes["clip"] == replace(RECIPES["clip"], learning_rate=1e-4)
     assert recipes["autoencoder"] == RECIPES["autoencoder"]
     settings = ["unet.block_out_channels=48,96", "unet.cross_attention=true,False"]
-    unet = override(NETWORKS, settings, DERIVED)["unet"]
+    unet = override(NETWORKS, settings)["unet"]
     assert unet.block_out_channels == (48, 96) and unet.cross_attention == (True, False)
 
 
@@ -61,7 +60,7 @@ def test_a_setting_that_means_nothing_is_refused_with_what_exists(setting, messa
 )
 def test_a_network_cannot_be_changed_into_anything(setting, message):
     with pytest.raises(InputError) as error:
-        override(NETWORKS, [setting], DERIVED)
+        override(NETWORKS, [setting])
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -71,7 +70,7 @@ def test_a_network_cannot_be_changed_into_anything(setting, message):
 def test_networks_that_do_not_fit_together_are_refused_before_anything_is_written(
     tmp_path, setting
 ):
-    run = Run(tmp_path / "run", ONE, networks=override(NETWORKS, [setting], DERIVED))
+    run = Run(tmp_path / "run", ONE, networks=override(NETWORKS, [setting]))
     with pytest.raises(InputError, match="these networks do not fit together") as error:
         stages.train_all(run)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()

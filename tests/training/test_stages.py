@@ -82,7 +82,7 @@ def test_the_run_says_what_it_cost(whole):
 
 
 def test_the_harder_world_is_trained_by_the_same_code(tmp_path):
-    world = TwoDigits(pool_size=500, supersample=1)
+    world = TwoDigits(pool_size=500)
     stages.train_all(tiny_run(tmp_path / "two", dataset=world))
     pipe = StableDiffusion.from_pretrained(tmp_path / "two")
     prompt = "a red three left of a blue seven"
