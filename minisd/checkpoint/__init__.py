@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from . import configs, keys
-from .files import load_model, make_model, open_atomically, read_json, save_model, write_json
+from .files import load_model, open_atomically, read_json, save_model, write_json
 from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
 from .tokenizers import load_tokenizer, save_tokenizer
 
@@ -23,7 +23,7 @@ def save_unet(folder: Path, model: UNet, dtype=None) -> None:
 
 
 def load_unet(folder: Path) -> UNet:
-    return load_model(folder, DIFFUSERS, make_model(folder, UNet, configs.unet_from_hf))
+    return load_model(folder, DIFFUSERS, UNet, configs.unet_from_hf)
 
 
 def save_autoencoder(folder: Path, model: Autoencoder, sample_size: int, dtype=None) -> None:
@@ -33,8 +33,8 @@ def save_autoencoder(folder: Path, model: Autoencoder, sample_size: int, dtype=N
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
-    model = make_model(folder, Autoencoder, configs.autoencoder_from_hf)
-    return load_model(folder, DIFFUSERS, model, keys.autoencoder_keys_from_hf)
+    translate, rename = configs.autoencoder_from_hf, keys.autoencoder_keys_from_hf
+    return load_model(folder, DIFFUSERS, Autoencoder, translate, rename)
 
 
 def save_text_encoder(folder: Path, model: TextEncoder, dtype=None) -> None:
@@ -43,8 +43,8 @@ def save_text_encoder(folder: Path, model: TextEncoder, dtype=None) -> None:
 
 
 def load_text_encoder(folder: Path) -> TextEncoder:
-    model = make_model(folder, TextEncoder, configs.text_from_hf)
-    return load_model(folder, TRANSFORMERS, model, keys.text_keys_from_hf)
+    translate, rename = configs.text_from_hf, keys.text_keys_from_hf
+    return load_model(folder, TRANSFORMERS, TextEncoder, translate, rename)
 
 
 def save_clip(folder: Path, model: CLIP, dtype=None) -> None:
@@ -52,8 +52,7 @@ def save_clip(folder: Path, model: CLIP, dtype=None) -> None:
 
 
 def load_clip(folder: Path) -> CLIP:
-    model = make_model(folder, CLIP, configs.clip_from_hf)
-    return load_model(folder, TRANSFORMERS, model, keys.clip_keys_from_hf)
+    return load_model(folder, TRANSFORMERS, CLIP, configs.clip_from_hf, keys.clip_keys_from_hf)
 
 
 def save_index(directory: Path, sampler: str) -> None:

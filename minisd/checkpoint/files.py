@@ -71,10 +71,13 @@ def save_model(folder: Path, file: str, config: dict, state: dict[str, Tensor], 
         stream.write(save(state, metadata={"format": "pt"}))
 
 
-def make_model(folder: Path, model: type[nn.Module], translate: Callable) -> nn.Module:
-    """The network that the folder's config.json describes. InputError if it describes none.
+def load_model(
+    folder: Path, file: str, model: type[nn.Module], translate: Callable, rename: Callable = dict
+) -> nn.Module:
+    """The network that config.json describes (`translate`), with the weights in `file`, as float32.
 
-    Only what wrong values can cause becomes one; any other error is our bug and stays as it is.
+    InputError if the folder does not hold one. Only what wrong files can cause becomes one; any
+    other error is our bug and stays as it is.
     """
     path = folder / "config.json"
     hf = read_json(path)
@@ -85,13 +88,9 @@ def make_model(folder: Path, model: type[nn.Module], translate: Callable) -> nn.
     except (InputError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error
     try:
-        return model(config)
+        network = model(config)
     except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: state) -> nn.Module:
-    """Fill `model` with the weights in the folder, as float32. InputError if they do not fit."""
     path = folder / file
     if not path.exists():
         raise InputError(f"{path} is missing; minisd reads safetensors files only")
@@ -100,8 +99,8 @@ def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: s
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
     try:
-        model.load_state_dict(rename(state))  # which casts to the float32 of the model
+        network.load_state_dict(rename(state))  # which casts to the float32 of the network
     except RuntimeError as error:
         first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise InputError(f"{path} does not fit its config.json: {first}") from error
-    return model.eval()
+    return network.eval()
