@@ -23,13 +23,10 @@ def encode_texts(pipe: StableDiffusion, captions: list[str]) -> Tensor:
     return torch.cat([pipe.clip.encode_text(x) for x in ids.split(250)])
 
 
-def evaluate_clip_score(
-    pipe: StableDiffusion, captions: list[str], drawn: Tensor, real: Tensor
-) -> dict[str, float]:
-    """CLIP score of drawn and of real pictures (n, 3, S, S), one of each for every caption."""
+def evaluate_clip_score(pipe: StableDiffusion, captions: list[str], **pictures: Tensor) -> dict:
+    """CLIP score of each kind of pictures (n, 3, S, S), one picture for every caption."""
     texts = encode_texts(pipe, captions)
-    kinds = {"drawn": drawn, "real": real}
-    return {kind: clip_score(encode_images(pipe, x), texts) for kind, x in kinds.items()}
+    return {kind: clip_score(encode_images(pipe, x), texts) for kind, x in pictures.items()}
 
 
 def evaluate_retrieval(
@@ -46,9 +43,8 @@ def evaluate_retrieval(
     results: dict = {"chance": {f"recall@{k}": min(k / len(texts), 1.0) for k in RECALL_AT}}
     for kind, images in {"drawn": drawn, "real": batch.images}.items():
         similarity = (encode_images(pipe, images) @ texts.T).cpu()
-        results[kind] = {
-            f"recall@{k}": proportion(recalled(similarity, fits, k)) for k in RECALL_AT
-        }
+        found = {k: proportion(recalled(similarity, fits, k)) for k in RECALL_AT}
+        results[kind] = {f"recall@{k}": cell for k, cell in found.items()}
     return results
 
 

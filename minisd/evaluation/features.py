@@ -11,9 +11,10 @@ from .metrics import copy_ratio, frechet_distance, proportion
 COPY = 1 / 3  # a picture whose copy_ratio is below this is a copy
 
 
-def evaluate_frechet(
-    features: Callable[[Tensor], Tensor], drawn: Tensor, real: Tensor, again: Tensor
-) -> dict:
+Features = Callable[[Tensor], Tensor]  # pictures (n, 3, S, S) -> (n, D)
+
+
+def evaluate_frechet(features: Features, drawn: Tensor, real: Tensor, again: Tensor) -> dict:
     """Of pictures (n, 3, S, S): {"drawn": to real ones, "floor": between two sets of real ones}.
 
     The floor is the distance that perfect pictures would have, since samples are finite.
@@ -26,11 +27,7 @@ def evaluate_frechet(
 
 
 def evaluate_copies(
-    features: Callable[[Tensor], Tensor],
-    drawn: Tensor,
-    unseen: Tensor,
-    pool: Iterable[Batch],
-    m: int,
+    features: Features, drawn: Tensor, unseen: Tensor, pool: Iterable[Batch], m: int
 ) -> dict:
     """How many of the drawn, and of the unseen real pictures, are copies of training pictures?
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data import World
 from ..errors import InputError
 
 
@@ -24,6 +25,18 @@ def proportion(right: Tensor) -> dict:
     count, total = int(right.sum()), len(right)
     low, high = wilson_interval(count, total)
     return {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
+
+
+def accuracy(answers: Tensor, truth: Tensor, world: World) -> dict[str, dict]:
+    """What was seen in pictures and what was asked for, (B, A) each -> the shares that are right.
+
+    {"joint": all attributes of a picture, each attribute by its name, and the world's extra rates}.
+    """
+    answers, truth = answers.cpu(), world.canonical(truth.cpu())
+    right = answers == truth  # (B, A)
+    columns = {"joint": right.all(dim=1), **dict(zip(world.attributes, right.T, strict=True))}
+    columns |= world.extra_rates(answers, truth)
+    return {name: proportion(column) for name, column in columns.items()}
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

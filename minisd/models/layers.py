@@ -97,6 +97,12 @@ def picture(x: Tensor, like: Tensor) -> Tensor:
     return x.transpose(1, 2).unflatten(2, like.shape[2:])
 
 
+def levels(widths: tuple[int, ...]) -> list[tuple[int, int, bool]]:
+    """For each level of a half: the width before it, its own, and whether it is the last."""
+    before = (widths[0], *widths[:-1])
+    return [(a, b, i == len(widths)) for i, (a, b) in enumerate(zip(before, widths), start=1)]
+
+
 def matrices_between(model: nn.Module, ends: list[nn.Module]) -> list[nn.Parameter]:
     """All matrices and convolutions of a model, except those of its first and last layers."""
     outer = {id(p) for end in ends for p in end.parameters()}

@@ -19,6 +19,7 @@ from .layers import (
     MultiHeadAttention,
     ResidualBlock,
     Upsample,
+    levels,
     matrices_between,
     picture,
     tokens,
@@ -142,9 +143,8 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(channels, config.cross_attention_dim, config.num_heads)]
-        )
+        block = TransformerBlock(channels, config.cross_attention_dim, config.num_heads)
+        self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -158,10 +158,9 @@ class Level(nn.Module):
 
     def __init__(self, widths: list[tuple[int, int]], attends: bool, config: UNetConfig):
         super().__init__()
-        time_channels = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
-            [ResidualBlock(a, b, config.norm_num_groups, EPS, time_channels) for a, b in widths]
-        )
+        groups, time_channels = config.norm_num_groups, 4 * config.block_out_channels[0]
+        blocks = [ResidualBlock(a, b, groups, EPS, time_channels) for a, b in widths]
+        self.resnets = nn.ModuleList(blocks)
         if attends:
             self.attentions = nn.ModuleList([SpatialTransformer(b, config) for _, b in widths])
         self.attends = attends
@@ -195,9 +194,7 @@ class DownBlock(Level):
 class UpBlock(Level):
     """One level on the way up; each layer takes one skip connection beside its own input."""
 
-    def __init__(
-        self, in_channels, out_channels, skips, attends: bool, last: bool, config: UNetConfig
-    ):
+    def __init__(self, in_channels, out_channels, skips, attends, last, config: UNetConfig):
         ins = [in_channels] + [out_channels] * config.layers_per_block
         widths = [(a + skip, out_channels) for a, skip in zip(ins, skips, strict=True)]
         super().__init__(widths, attends, config)
@@ -217,13 +214,8 @@ class MidBlock(nn.Module):
 
     def __init__(self, channels: int, config: UNetConfig):
         super().__init__()
-        time_channels = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
-            [
-                ResidualBlock(channels, channels, config.norm_num_groups, EPS, time_channels)
-                for _ in range(2)
-            ]
-        )
+        sizes = channels, channels, config.norm_num_groups, EPS, 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList([ResidualBlock(*sizes) for _ in range(2)])
         self.attentions = nn.ModuleList([SpatialTransformer(channels, config)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
@@ -239,25 +231,21 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config = config or UNetConfig()
         widths, attends = config.block_out_channels, config.cross_attention
-        levels = len(widths)
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0])
 
         self.down_blocks = nn.ModuleList()
         skips = [widths[0]]  # the widths of the skip connections, in order
-        for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
-            last = i == levels - 1
+        for i, (a, b, last) in enumerate(levels(widths)):
             self.down_blocks.append(DownBlock(a, b, attends[i], last, config))
             skips += [b] * (config.layers_per_block + (not last))
 
         self.mid_block = MidBlock(widths[-1], config)
 
         self.up_blocks = nn.ModuleList()
-        below = widths[-1]
-        for i in reversed(range(levels)):
+        for (a, b, last), attend in zip(levels(widths[::-1]), attends[::-1], strict=True):
             taken = [skips.pop() for _ in range(config.layers_per_block + 1)]
-            self.up_blocks.append(UpBlock(below, widths[i], taken, attends[i], i == 0, config))
-            below = widths[i]
+            self.up_blocks.append(UpBlock(a, b, taken, attend, last, config))
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], EPS)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
@@ -306,11 +294,8 @@ def cross_attention_maps(unet: UNet):
     for name, module in unet.named_modules():
         if name.endswith("attn2"):
             seen = maps.setdefault(name, [])
-            hooks.append(
-                module.attention.softmax.register_forward_hook(
-                    lambda _, __, weights, seen=seen: seen.append(weights.detach())
-                )
-            )
+            keep = lambda _, __, weights, seen=seen: seen.append(weights.detach())  # noqa: E731
+            hooks.append(module.attention.softmax.register_forward_hook(keep))
     try:
         yield maps
     finally:
