@@ -13,10 +13,9 @@ from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, Visi
 def require(hf: dict, what: str, **values) -> None:
     """InputError unless every named option that `hf` sets has Stable Diffusion 1.x's value."""
     for name, value in values.items():
-        if hf.get(name, value) != value and hf.get(name) is not None:
-            raise InputError(
-                f"this {what} is not of Stable Diffusion 1.x: {name} is {hf[name]!r}, not {value!r}"
-            )
+        if hf.get(name) not in (None, value):
+            found = f"{name} is {hf[name]!r}, not {value!r}"
+            raise InputError(f"this {what} is not of Stable Diffusion 1.x: {found}")
 
 
 def pick(config, *names: str) -> dict:

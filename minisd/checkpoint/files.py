@@ -38,9 +38,8 @@ def write_text(path: Path, text: str) -> None:
 def read_text(path: Path) -> str:
     """InputError if the file is missing or is not UTF-8."""
     if not path.exists():
-        raise InputError(
-            f"{path} is missing; is {path.parent} part of a diffusers pipeline directory?"
-        )
+        hint = f"is {path.parent} part of a diffusers pipeline directory?"
+        raise InputError(f"{path} is missing; {hint}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -233,10 +233,8 @@ def trajectory(
     if sampler not in SAMPLERS:
         raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
     if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
-        takers = " or ".join(name for name, rule in SAMPLERS.items() if rule.takes_eta)
-        raise InputError(
-            f"eta must be from 0 to 1, and 0 unless the sampler is {takers}, not {eta}"
-        )
+        who = " or ".join(name for name, rule in SAMPLERS.items() if rule.takes_eta)
+        raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {who}, not {eta}")
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
     if not 0 <= start < steps:
         raise InputError(f"start must be from 0 to {steps - 1}, not {start}")
@@ -250,16 +248,8 @@ def trajectory(
         yield now, x
 
 
-def sample(
-    denoise: Denoiser,
-    schedule: NoiseSchedule,
-    x_T: Tensor,
-    steps: int = 20,
-    progress: bool = False,
-    start: int = 0,
-    **options,
-) -> Tensor:
-    """Run the loop to its end: noise (B, C, H, W) -> sample (B, C, H, W). Options: `trajectory`."""
+def sample(denoise, schedule, x_T, steps=20, progress=False, start=0, **options) -> Tensor:
+    """Run `trajectory`, whose arguments these are, to its end: the sample (B, C, H, W)."""
     walk = trajectory(denoise, schedule, x_T, steps, start=start, **options)
     if progress:  # the delay keeps a bar from standing above the message about a wrong argument
         walk = tqdm(walk, total=steps - start, delay=0.1)

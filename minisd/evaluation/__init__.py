@@ -1,7 +1,7 @@
 """Evaluation: the judge, the formulas, a file for each thing measured, and the report of it all."""
 
 from .autoencoder import evaluate_autoencoder
-from .clip import zero_shot
+from .features import zero_shot
 from .judge import Judge, measure
 from .metrics import (
     accuracy,

@@ -81,17 +81,15 @@ def recalled(similarity: Tensor, fits: Tensor, k: int) -> Tensor:
 def copy_ratio(features: Tensor, training: Tensor) -> Tensor:
     """How much nearer each picture is to one training picture than to any other: (n,) in [0, 1].
 
-    The distance to the nearest training picture divided by that to the second nearest, in features
-    (n, D) of the pictures and (m, D) of the training pictures. 0 is an exact copy, and below 1/3
-    counts as one. Compare with real pictures that training never saw. Raises InputError for fewer
-    than two training pictures. Source: Yoon et al. 2023, "Diffusion probabilistic models generalize
-    when they fail to memorize". Carlini et al. 2023, "Extracting training data from diffusion
-    models", divide by the mean distance to the 50 nearest instead.
+    The distance to the nearest of the training pictures (m, D) divided by that to the second
+    nearest, in features (n, D): 0 is an exact copy, and below 1/3 counts as one. Compare with real
+    pictures that training never saw. Raises InputError for fewer than two training pictures.
+    Source: Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to
+    memorize". Carlini et al. 2023, "Extracting training data from diffusion models", divide by the
+    mean distance to the 50 nearest instead.
     """
-    if len(training) < 2:
-        raise InputError(
-            f"the second nearest of {len(training)} training pictures is missing; take at least 2"
-        )
+    if (m := len(training)) < 2:
+        raise InputError(f"there is no second nearest of {m} training pictures; take at least 2")
     # Written out: cdist's matrix product would put a copy at a distance that is not 0.
     mode = "donot_use_mm_for_euclid_dist"
     distances = torch.cdist(features.float(), training.float(), compute_mode=mode)  # (n, m)

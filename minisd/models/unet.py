@@ -23,7 +23,6 @@ from .layers import (
     matrices_between,
     picture,
     tokens,
-    zero_,
 )
 
 EPS = 1e-5  # residual blocks and conv_norm_out; the transformer's group norm has 1e-6
@@ -47,9 +46,8 @@ class UNetConfig:
         """InputError unless there is an entry of cross_attention for each level."""
         levels, entries = len(self.block_out_channels), len(self.cross_attention)
         if levels != entries:
-            raise InputError(
-                f"block_out_channels has {levels} levels and cross_attention {entries} entries"
-            )
+            count = f"{levels} levels and cross_attention {entries} entries"
+            raise InputError(f"block_out_channels has {count}")
 
 
 def timestep_features(t: Tensor, channels: int) -> Tensor:
@@ -253,12 +251,11 @@ class UNet(nn.Module):
 
     def init_weights(self):
         """Every residual block starts as the identity, and the whole network's output at zero."""
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                zero_(module.conv2)
-            elif isinstance(module, SpatialTransformer):
-                zero_(module.proj_out)
-        zero_(self.conv_out)
+        ends = [m.conv2 for m in self.modules() if isinstance(m, ResidualBlock)]
+        ends += [m.proj_out for m in self.modules() if isinstance(m, SpatialTransformer)]
+        for layer in (*ends, self.conv_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weights for Muon: all but those that meet latents and timesteps directly."""
@@ -280,14 +277,11 @@ class UNet(nn.Module):
 
 @contextmanager
 def cross_attention_maps(unet: UNet):
-    """Collect the cross-attention maps of every call inside the `with` block.
+    """Collect the cross-attention maps of every call in `with cross_attention_maps(unet) as maps:`.
 
     Yields a dict from layer name to a list of (B, heads, N, L) tensors, one for each call. Forward
     hooks read them, so the model runs the same code as without. With guidance, B holds the empty
     prompts first, then the prompts.
-
-        with cross_attention_maps(unet) as maps:
-            unet(x, t, context)
     """
     maps: dict[str, list[Tensor]] = {}
     hooks = []
