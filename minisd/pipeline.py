@@ -2,13 +2,13 @@
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoint
 from .diffusion import SAMPLERS, Denoiser, NoiseSchedule, ScheduleConfig, classifier_free, sample
@@ -19,8 +19,19 @@ from .tokenizer import Tokenizer
 WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
 
 
+@dataclass(eq=False, repr=False)
 class StableDiffusion:
-    """Tokenizer, text encoder, U-Net, schedule, autoencoder; and CLIP, if there is one."""
+    """All that a checkpoint holds: the networks, and how they are used."""
+
+    tokenizer: Tokenizer
+    text_encoder: TextEncoder
+    unet: UNet
+    autoencoder: Autoencoder
+    schedule: NoiseSchedule
+    clip: CLIP | None = None
+    sampler: str = "ddim"
+    defaults: "SamplingDefaults" = field(default_factory=lambda: SamplingDefaults())
+    data: dict | None = None  # what the networks were trained on, e.g. {"name": "one"}
 
     @torch.no_grad()
     def __call__(
@@ -70,28 +81,14 @@ class StableDiffusion:
         images = self.decode(latents)  # (B, 3, H, W) in [0, 1]
         return Output(to_pil(images) if output_type == "pil" else images)
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        text_encoder: TextEncoder,
-        unet: UNet,
-        autoencoder: Autoencoder,
-        schedule: NoiseSchedule,
-        clip: CLIP | None = None,
-        sampler: str = "ddim",
-        defaults: "SamplingDefaults | None" = None,
-        data: dict | None = None,
-    ):
-        """data: what the networks were trained on, e.g. {"name": "one"}; None: unknown."""
-        self.tokenizer = tokenizer
-        self.text_encoder = text_encoder.eval()
-        self.unet = unet.eval()
-        self.autoencoder = autoencoder.eval()
-        self.schedule = schedule
-        self.clip = clip.eval() if clip else None
-        self.sampler = sampler
-        self.defaults = defaults or SamplingDefaults()
-        self.data = data
+    def __post_init__(self):
+        for network in self.networks:
+            network.eval()
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        models = (self.text_encoder, self.unet, self.autoencoder, self.clip)
+        return [model for model in models if model is not None]
 
     @property
     def device(self) -> torch.device:
@@ -99,17 +96,13 @@ class StableDiffusion:
 
     def to(self, device: str | torch.device) -> "StableDiffusion":
         """Move every network to a device; returns itself."""
-        for model in (self.text_encoder, self.unet, self.autoencoder, self.clip):
-            if model is not None:
-                model.to(device)
+        for network in self.networks:
+            network.to(device)
         return self
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str], num_images_per_prompt: int = 1) -> Tensor:
-        """Prompts -> context (B, L, D), each prompt's so many times in a row.
-
-        Warns of what was cut off, and of words that were not in the training captions.
-        """
+        """Prompts -> context (B, L, D), each so many times; warns of cut-off and unknown words."""
         for prompt in dict.fromkeys(prompts):
             if cut := self.tokenizer.cut(prompt):
                 warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)

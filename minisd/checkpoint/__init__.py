@@ -82,10 +82,7 @@ def save_sampling(directory: Path, sampling: dict, data: dict | None) -> None:
 
 
 def load_sampling(directory: Path, fields: Iterable[str]) -> tuple[dict, dict | None]:
-    """(sampling, data) as in `save_sampling`; ({}, None) if the file is missing.
-
-    Raises InputError, one clear line, unless sampling has exactly the named fields.
-    """
+    """(sampling, with exactly these fields, and data), or ({}, None) if the file is missing."""
     path = directory / "minisd.json"
     if not path.exists():
         return {}, None

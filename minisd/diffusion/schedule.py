@@ -128,10 +128,7 @@ class NoiseSchedule:
 
 
 def predictions(prediction_type: str, output: Tensor, x_t: Tensor, a: Tensor):
-    """The network's output as a guess of both: (x0, eps), of x_t's shape. `a` broadcasts to it.
-
-    Source: Salimans and Ho 2022, appendix D.
-    """
+    """The output as a guess of both (x0, eps). `a` broadcasts. Salimans and Ho 2022, appendix D."""
     if prediction_type == "epsilon":
         return (x_t - (1 - a).sqrt() * output) / a.sqrt(), output
     return a.sqrt() * x_t - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x_t

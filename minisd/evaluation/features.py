@@ -75,16 +75,13 @@ def evaluate_retrieval(
     results: dict = {"chance": {f"recall@{k}": min(k / len(texts), 1.0) for k in RECALL_AT}}
     for kind, images in {"drawn": drawn, "real": batch.images}.items():
         similarity = (encode_images(pipe, images) @ texts.T).cpu()
-        found = {k: proportion(recalled(similarity, fits, k)) for k in RECALL_AT}
-        results[kind] = {f"recall@{k}": cell for k, cell in found.items()}
+        found = {k: recalled(similarity, fits, k) for k in RECALL_AT}
+        results[kind] = {f"recall@{k}": proportion(right) for k, right in found.items()}
     return results
 
 
 def zero_shot(pipe: StableDiffusion, images: Tensor, world: World) -> Tensor:
-    """Of the full captions of all combinations, which is most similar to each picture?
-
-    (B, 3, S, S) -> the combinations that they name, (B, A).
-    """
+    """The combinations (B, A) whose full captions are most similar to the pictures (B, 3, S, S)."""
     candidates = world.canonical(world.all_combinations()).unique(dim=0)
     texts = encode_texts(pipe, [world.say(c) for c in candidates.tolist()])
     return candidates[(encode_images(pipe, images) @ texts.T).argmax(dim=1).cpu()]

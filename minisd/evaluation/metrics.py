@@ -55,10 +55,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def clip_score(image_features: Tensor, text_features: Tensor) -> float:
-    """100 * mean cosine of each picture (B, P) and its own caption (B, P), at least 0 each.
-
-    Source: Hessel et al. 2021, "CLIPScore", with weight 100.
-    """
+    """100 * mean of max(0, cosine) of pictures and captions, (B, P) each. Hessel et al. 2021."""
     return 100 * F.cosine_similarity(image_features, text_features).clamp(min=0).mean().item()
 
 

@@ -51,10 +51,7 @@ class UNetConfig:
 
 
 def timestep_features(t: Tensor, channels: int) -> Tensor:
-    """Timesteps (B,) -> (B, channels): cosines, then sines, at falling frequencies.
-
-    Source: Vaswani et al. 2017, section 3.5.
-    """
+    """Timesteps (B,) -> (B, channels): cosines, then sines. Vaswani et al. 2017, section 3.5."""
     half = channels // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
     angles = t.float()[:, None] * frequencies  # (B, half)
