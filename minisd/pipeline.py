@@ -106,10 +106,8 @@ class StableDiffusion:
         for prompt in dict.fromkeys(prompts):
             if cut := self.tokenizer.cut(prompt):
                 warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)
-            if unknown := self.tokenizer.unknown_words(prompt):
-                warnings.warn(
-                    f"the model never saw these words: {', '.join(unknown)}", stacklevel=2
-                )
+            if unknown := ", ".join(self.tokenizer.unknown_words(prompt)):
+                warnings.warn(f"the model never saw these words: {unknown}", stacklevel=2)
         context = self.text_encoder(self.tokenizer(prompts).to(self.device))
         return context.repeat_interleave(num_images_per_prompt, dim=0)
 
@@ -154,7 +152,7 @@ class StableDiffusion:
         directory = Path(directory)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
         side = self.unet.config.sample_size * self.autoencoder.config.downscale
-        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, side, dtype)
+        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=side)
         checkpoint.save_text_encoder(directory / "text_encoder", self.text_encoder)
         if self.clip:
             checkpoint.save_clip(directory / "clip", self.clip, dtype)

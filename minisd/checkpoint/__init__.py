@@ -5,6 +5,7 @@ other than Stable Diffusion 1.x. A `dtype` is how weights are stored; they are l
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
@@ -17,42 +18,27 @@ from .tokenizers import load_tokenizer, save_tokenizer
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS = "model.safetensors"
 
-
-def save_unet(folder: Path, model: UNet, dtype=None) -> None:
-    save_model(folder, DIFFUSERS, configs.unet_to_hf(model.config), model.state_dict(), dtype)
-
-
-def load_unet(folder: Path) -> UNet:
-    return load_model(folder, DIFFUSERS, UNet, configs.unet_from_hf)
-
-
-def save_autoencoder(folder: Path, model: Autoencoder, sample_size: int, dtype=None) -> None:
-    """sample_size: the side of the pictures it was trained on, in pixels."""
-    config = configs.autoencoder_to_hf(model.config, sample_size)
-    save_model(folder, DIFFUSERS, config, model.state_dict(), dtype)
-
-
-def load_autoencoder(folder: Path) -> Autoencoder:
-    translate, rename = configs.autoencoder_from_hf, keys.autoencoder_keys_from_hf
-    return load_model(folder, DIFFUSERS, Autoencoder, translate, rename)
-
-
-def save_text_encoder(folder: Path, model: TextEncoder, dtype=None) -> None:
-    state = keys.text_keys_to_hf(model.state_dict())
-    save_model(folder, TRANSFORMERS, configs.text_to_hf(model.config), state, dtype)
-
-
-def load_text_encoder(folder: Path) -> TextEncoder:
-    translate, rename = configs.text_from_hf, keys.text_keys_from_hf
-    return load_model(folder, TRANSFORMERS, TextEncoder, translate, rename)
-
-
-def save_clip(folder: Path, model: CLIP, dtype=None) -> None:
-    save_model(folder, TRANSFORMERS, configs.clip_to_hf(model.config), model.state_dict(), dtype)
-
-
-def load_clip(folder: Path) -> CLIP:
-    return load_model(folder, TRANSFORMERS, CLIP, configs.clip_from_hf, keys.clip_keys_from_hf)
+# Each network's save(folder, model, dtype=None) and load(folder) -> model
+save_unet = partial(save_model, DIFFUSERS, configs.unet_to_hf)
+load_unet = partial(load_model, DIFFUSERS, UNet, configs.unet_from_hf)
+save_autoencoder = partial(save_model, DIFFUSERS, configs.autoencoder_to_hf)  # and sample_size=
+load_autoencoder = partial(
+    load_model,
+    DIFFUSERS,
+    Autoencoder,
+    configs.autoencoder_from_hf,
+    rename=keys.autoencoder_keys_from_hf,
+)
+save_text_encoder = partial(
+    save_model, TRANSFORMERS, configs.text_to_hf, rename=keys.text_keys_to_hf
+)
+load_text_encoder = partial(
+    load_model, TRANSFORMERS, TextEncoder, configs.text_from_hf, rename=keys.text_keys_from_hf
+)
+save_clip = partial(save_model, TRANSFORMERS, configs.clip_to_hf)
+load_clip = partial(
+    load_model, TRANSFORMERS, CLIP, configs.clip_from_hf, rename=keys.clip_keys_from_hf
+)
 
 
 def save_index(directory: Path, sampler: str) -> None:

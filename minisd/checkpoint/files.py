@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError
 
@@ -62,18 +62,17 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def save_model(folder: Path, file: str, config: dict, state: dict[str, Tensor], dtype=None) -> None:
-    """Write config.json and the weights, the latter as `dtype` if one is given."""
-    write_json(folder / "config.json", config)
+def save_model(file: str, to_hf: Callable, folder: Path, model, dtype=None, rename=dict, **about):
+    """Write config.json, `to_hf(model.config, **about)`, and the weights, as `dtype` if given."""
+    write_json(folder / "config.json", to_hf(model.config, **about))
+    state = rename(model.state_dict())
     state = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
     with open_atomically(folder / file) as stream:
         stream.write(save(state, metadata={"format": "pt"}))
 
 
-def load_model(
-    folder: Path, file: str, model: type[nn.Module], translate: Callable, rename: Callable = dict
-) -> nn.Module:
-    """The network that config.json describes (`translate`), with the weights in `file`, as float32.
+def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=dict) -> nn.Module:
+    """The network that config.json describes, with the weights in `file`, as float32.
 
     InputError if the folder does not hold one. Only what wrong files can cause becomes one; any
     other error is our bug and stays as it is.
@@ -81,7 +80,7 @@ def load_model(
     path = folder / "config.json"
     hf = read_json(path)
     try:
-        config = translate(hf)
+        config = from_hf(hf)
     except KeyError as error:
         raise InputError(f"{path} is damaged: it lacks {error}") from error
     except (InputError, TypeError, AttributeError) as error:

@@ -23,10 +23,8 @@ def evaluate_frechet(features: Features, drawn: Tensor, real: Tensor, again: Ten
     The floor is the distance that perfect pictures would have, since samples are finite.
     """
     reference = features(real)  # (n, D)
-    return {
-        "drawn": frechet_distance(features(drawn), reference),
-        "floor": frechet_distance(features(again), reference),
-    }
+    kinds = {"drawn": drawn, "floor": again}
+    return {kind: frechet_distance(features(x), reference) for kind, x in kinds.items()}
 
 
 def evaluate_copies(

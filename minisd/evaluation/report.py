@@ -42,8 +42,8 @@ def quality_table(results: dict) -> Table:
             label = f"CLIP retrieval, {LABELS[group]}, {name}, % (chance {100 * chance:.1f})"
             rows.append([label, percent(cells["drawn"][name]), percent(cells["real"][name])])
     if copies := results.get("copies"):
-        values = [percent(copies["drawn"]), percent(copies["real"])]
-        rows.append(["copies of training pictures, %", *values])
+        label = "copies of training pictures, %"
+        rows.append([label, percent(copies["drawn"]), percent(copies["real"])])
     if cell := results.get("classification_accuracy"):
         label = f"classification accuracy score, %, from {cell['pictures']:,} drawn pictures"
         rows.append([label, percent(cell), ""])

@@ -135,7 +135,6 @@ def evaluate(
         results["classification_accuracy"] = score
     results["autoencoder"] = evaluate_autoencoder(pipe, judge, dataset, test)
     if world and pipe.clip:
-        results["zero_shot"] = accuracy(
-            features.zero_shot(pipe, test.images, world), test.attributes, world
-        )
+        named = features.zero_shot(pipe, test.images, world)
+        results["zero_shot"] = accuracy(named, test.attributes, world)
     return results
