@@ -21,7 +21,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
 
 @dataclass(eq=False, repr=False)
 class StableDiffusion:
-    """All that a checkpoint holds: the networks, and how they are used."""
+    """All that a checkpoint holds, and the walk from a prompt to its pictures."""
 
     tokenizer: Tokenizer
     text_encoder: TextEncoder
