@@ -2,13 +2,13 @@
 
 import math
 import warnings
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import checkpoint
 from .diffusion import SAMPLERS, Denoiser, NoiseSchedule, ScheduleConfig, classifier_free, sample
@@ -19,8 +19,19 @@ from .tokenizer import Tokenizer
 WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
 
 
+@dataclass(eq=False, repr=False)
 class StableDiffusion:
-    """Tokenizer, text encoder, U-Net, schedule, autoencoder; and CLIP, if there is one."""
+    """All that a checkpoint holds, and the walk from a prompt to its pictures."""
+
+    tokenizer: Tokenizer
+    text_encoder: TextEncoder
+    unet: UNet
+    autoencoder: Autoencoder
+    schedule: NoiseSchedule
+    clip: CLIP | None = None
+    sampler: str = "ddim"
+    defaults: "SamplingDefaults" = field(default_factory=lambda: SamplingDefaults())
+    data: dict | None = None  # what the networks were trained on, e.g. {"name": "one"}
 
     @torch.no_grad()
     def __call__(
@@ -48,9 +59,8 @@ class StableDiffusion:
         drawn with `generator`. output_type "pil", or "pt" for a tensor (B, 3, H, W) in [0, 1].
         sampler: one of SAMPLERS. progress: show a bar. InputError if an argument makes no sense.
         """
-        prompts, negatives = check(
-            prompt, negative_prompt, num_images_per_prompt, latents, output_type
-        )
+        asked = prompt, negative_prompt, num_images_per_prompt, latents, output_type
+        prompts, negatives = check(*asked)
         settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
 
         # 1. Words become numbers: B prompts, L tokens each, D numbers a token.
@@ -63,43 +73,22 @@ class StableDiffusion:
 
         # 3. Step by step the U-Net guesses what is noise, and the sampler removes some of it.
         denoise = self.denoiser(context, negative_context, guidance_scale, guidance_rescale)
-        latents = sample(
-            denoise,
-            self.schedule,
-            latents.to(self.device),
-            settings.num_inference_steps,
-            progress,
-            sampler=sampler or self.sampler,
-            eta=eta,
-            generator=generator,
-        )  # (B, 4, H/f, W/f)
+        x_T, steps = latents.to(self.device), settings.num_inference_steps  # (B, 4, H/f, W/f)
+        options = {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
+        latents = sample(denoise, self.schedule, x_T, steps, progress, **options)  # as x_T
 
         # 4. The decoder makes pixels of the clean latents.
         images = self.decode(latents)  # (B, 3, H, W) in [0, 1]
         return Output(to_pil(images) if output_type == "pil" else images)
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        text_encoder: TextEncoder,
-        unet: UNet,
-        autoencoder: Autoencoder,
-        schedule: NoiseSchedule,
-        clip: CLIP | None = None,
-        sampler: str = "ddim",
-        defaults: "SamplingDefaults | None" = None,
-        data: dict | None = None,
-    ):
-        """data: what the networks were trained on, e.g. {"name": "one"}; None: unknown."""
-        self.tokenizer = tokenizer
-        self.text_encoder = text_encoder.eval()
-        self.unet = unet.eval()
-        self.autoencoder = autoencoder.eval()
-        self.schedule = schedule
-        self.clip = clip.eval() if clip else None
-        self.sampler = sampler
-        self.defaults = defaults or SamplingDefaults()
-        self.data = data
+    def __post_init__(self):
+        for network in self.networks:
+            network.eval()
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        models = (self.text_encoder, self.unet, self.autoencoder, self.clip)
+        return [model for model in models if model is not None]
 
     @property
     def device(self) -> torch.device:
@@ -107,23 +96,18 @@ class StableDiffusion:
 
     def to(self, device: str | torch.device) -> "StableDiffusion":
         """Move every network to a device; returns itself."""
-        for model in (self.text_encoder, self.unet, self.autoencoder, self.clip):
-            if model is not None:
-                model.to(device)
+        for network in self.networks:
+            network.to(device)
         return self
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str], num_images_per_prompt: int = 1) -> Tensor:
-        """Prompts -> context (B, L, D), each prompt's so many times in a row.
-
-        Warns of what was cut off, and of words that were not in the training captions.
-        """
+        """Prompts -> context (B, L, D), each so many times; warns of cut-off and unknown words."""
         for prompt in dict.fromkeys(prompts):
             if cut := self.tokenizer.cut(prompt):
                 warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)
-            if unknown := self.tokenizer.unknown_words(prompt):
-                words = ", ".join(unknown)
-                warnings.warn(f"the model never saw these words: {words}", stacklevel=2)
+            if unknown := ", ".join(self.tokenizer.unknown_words(prompt)):
+                warnings.warn(f"the model never saw these words: {unknown}", stacklevel=2)
         context = self.text_encoder(self.tokenizer(prompts).to(self.device))
         return context.repeat_interleave(num_images_per_prompt, dim=0)
 
@@ -133,9 +117,8 @@ class StableDiffusion:
         least = f * 2 ** (len(self.unet.config.block_out_channels) - 1)
         size = [pixels or side * f for pixels in (height, width)]
         if any(pixels < 1 or pixels % least for pixels in size):
-            raise InputError(
-                f"height and width must be multiples of {least}, not {size[0]}x{size[1]}"
-            )
+            asked = "x".join(map(str, size))
+            raise InputError(f"height and width must be multiples of {least}, not {asked}")
         shape = (count, self.unet.config.in_channels, size[0] // f, size[1] // f)
         device = generator.device if generator else self.device
         return torch.randn(shape, generator=generator, device=device)
@@ -143,14 +126,10 @@ class StableDiffusion:
     def denoiser(
         self, context: Tensor, negative_context: Tensor, guidance_scale=None, guidance_rescale=None
     ) -> Denoiser:
-        """The guided U-Net, as `sample` and `trajectory` call it. Contexts: (B, L, D).
-
-        Guidance that is None is the checkpoint's own.
-        """
-        settings = self.defaults.override(None, guidance_scale, guidance_rescale)
-        return classifier_free(
-            self.unet, context, negative_context, settings.guidance_scale, settings.guidance_rescale
-        )
+        """The guided U-Net for contexts (B, L, D); guidance that is None is the checkpoint's."""
+        own = self.defaults.override(None, guidance_scale, guidance_rescale)
+        guidance = own.guidance_scale, own.guidance_rescale
+        return classifier_free(self.unet, context, negative_context, *guidance)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -165,23 +144,22 @@ class StableDiffusion:
         return latents * self.autoencoder.config.scaling_factor
 
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a diffusers pipeline directory, and beside it minisd.json and, if any, `clip/`.
+        """Write a diffusers pipeline directory, with minisd.json and, if there is CLIP, `clip/`.
 
-        dtype: how the U-Net, the autoencoder and CLIP are stored; the text encoder stays float32,
-        because transformers computes in the type that it was stored in.
+        dtype: of all networks on disk but the text encoder, which stays float32, because
+        transformers computes in the type that it was stored in.
         """
         directory = Path(directory)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
         side = self.unet.config.sample_size * self.autoencoder.config.downscale
-        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, side, dtype)
+        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=side)
         checkpoint.save_text_encoder(directory / "text_encoder", self.text_encoder)
         if self.clip:
             checkpoint.save_clip(directory / "clip", self.clip, dtype)
         checkpoint.save_tokenizer(directory / "tokenizer", self.tokenizer)
-        checkpoint.save_scheduler(
-            directory / "scheduler", asdict(self.schedule.config), self.sampler
-        )
-        checkpoint.save_sampling(directory, asdict(self.defaults), self.data)
+        schedule = vars(self.schedule.config)
+        checkpoint.save_scheduler(directory / "scheduler", schedule, self.sampler)
+        checkpoint.save_sampling(directory, vars(self.defaults), self.data)
         checkpoint.save_index(directory, self.sampler)
 
     @classmethod
@@ -190,20 +168,16 @@ class StableDiffusion:
     ) -> "StableDiffusion":
         """Read a diffusers pipeline directory, whoever wrote it; minisd's own weights by default.
 
-        Raises InputError, one clear line, if the directory is missing, damaged or of another
-        architecture than Stable Diffusion 1.x.
+        InputError if it is missing, damaged or of another architecture than Stable Diffusion 1.x.
         """
         directory = Path(directory)
         if not (directory / "model_index.json").exists():
-            raise InputError(
-                f"{directory} holds no checkpoint (no model_index.json); "
-                "train one with: python -m minisd train"
-            )
-        names = [f.name for f in fields(ScheduleConfig)]
+            what = f"{directory} holds no checkpoint (no model_index.json)"
+            raise InputError(f"{what}; train one with: python -m minisd train")
+        names = vars(ScheduleConfig())
         config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
         schedule = NoiseSchedule(ScheduleConfig(**config))
-        names = [f.name for f in fields(SamplingDefaults)]
-        sampling, data = checkpoint.load_sampling(directory, names)
+        sampling, data = checkpoint.load_sampling(directory, vars(SamplingDefaults()))
         try:
             defaults = SamplingDefaults(**sampling)
             if sampling:  # are there as many steps?

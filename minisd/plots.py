@@ -74,9 +74,8 @@ def gallery(
     """
     columns = min(columns, len(captions))
     rows = -(-len(captions) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.7 * columns, 2.15 * rows), squeeze=False, layout="constrained"
-    )
+    size = (1.7 * columns, 2.15 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -152,8 +151,8 @@ def diagram(*lit: str) -> Figure:
         style = {"boxstyle": "round,pad=0,rounding_size=0.08", "ec": ink, "fc": face, "lw": width}
         corner, size = (x - BOX[0], y - BOX[1]), (2 * BOX[0], 2 * BOX[1])
         axis.add_patch(FancyBboxPatch(corner, *size, **style))
-        weight = "bold" if name in lit else "normal"
-        axis.text(x, y, name.replace(" ", "\n"), color=ink, fontsize=9.5, weight=weight, **centred)
+        style = {"color": ink, "fontsize": 9.5, "weight": "bold" if name in lit else "normal"}
+        axis.text(x, y, name.replace(" ", "\n"), **style, **centred)
         for target in feeds:
             corners = route(name, target)
             head = "<|-|>" if name == "image encoder" else "-|>"  # CLIP holds the two together
@@ -161,9 +160,8 @@ def diagram(*lit: str) -> Figure:
             style = {"arrowstyle": head, "linestyle": dashes, "mutation_scale": 10, "color": INK}
             axis.add_patch(FancyArrowPatch(path=Path2D(corners), **style))
             ends = max(pairwise(corners), key=lambda ends: math.dist(*ends))  # the longest line
-            label = LABELS.get((name, target), "")
             style = {"color": INK, "fontsize": 8.5, "linespacing": 1.7}
-            axis.text(*np.mean(ends, axis=0), label, **style, **centred)
+            axis.text(*np.mean(ends, axis=0), LABELS.get((name, target), ""), **style, **centred)
     for name, dashes in {"drawing": "-", "training": (0, (3, 2))}.items():
         axis.plot([], [], color=INK, linestyle=dashes, label=name)
     axis.legend(loc="lower right", fontsize=9, frameon=False)

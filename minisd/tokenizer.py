@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -133,13 +133,7 @@ class Tokenizer:
     in training, None if they are not known. Raises InputError if these do not fit together.
     """
 
-    def __init__(
-        self,
-        vocab: dict[str, int],
-        merges: list[Pair],
-        max_length: int = MAX_LENGTH,
-        known_words: Collection[str] | None = None,
-    ):
+    def __init__(self, vocab: dict, merges: list[Pair], max_length=MAX_LENGTH, known_words=None):
         if START not in vocab or END not in vocab:
             raise InputError(f"the vocabulary must contain {START} and {END}")
         if max_length < 2:

@@ -5,55 +5,40 @@ other than Stable Diffusion 1.x. A `dtype` is how weights are stored; they are l
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from . import configs, keys
-from .files import load_model, make_model, open_atomically, read_json, save_model, write_json
+from .files import load_model, open_atomically, read_json, save_model, write_json
 from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
 from .tokenizers import load_tokenizer, save_tokenizer
 
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS = "model.safetensors"
 
-
-def save_unet(folder: Path, model: UNet, dtype=None) -> None:
-    save_model(folder, DIFFUSERS, configs.unet_to_hf(model.config), model.state_dict(), dtype)
-
-
-def load_unet(folder: Path) -> UNet:
-    return load_model(folder, DIFFUSERS, make_model(folder, UNet, configs.unet_from_hf))
-
-
-def save_autoencoder(folder: Path, model: Autoencoder, sample_size: int, dtype=None) -> None:
-    """sample_size: the side of the pictures it was trained on, in pixels."""
-    config = configs.autoencoder_to_hf(model.config, sample_size)
-    save_model(folder, DIFFUSERS, config, model.state_dict(), dtype)
-
-
-def load_autoencoder(folder: Path) -> Autoencoder:
-    model = make_model(folder, Autoencoder, configs.autoencoder_from_hf)
-    return load_model(folder, DIFFUSERS, model, keys.autoencoder_keys_from_hf)
-
-
-def save_text_encoder(folder: Path, model: TextEncoder, dtype=None) -> None:
-    state = keys.text_keys_to_hf(model.state_dict())
-    save_model(folder, TRANSFORMERS, configs.text_to_hf(model.config), state, dtype)
-
-
-def load_text_encoder(folder: Path) -> TextEncoder:
-    model = make_model(folder, TextEncoder, configs.text_from_hf)
-    return load_model(folder, TRANSFORMERS, model, keys.text_keys_from_hf)
-
-
-def save_clip(folder: Path, model: CLIP, dtype=None) -> None:
-    save_model(folder, TRANSFORMERS, configs.clip_to_hf(model.config), model.state_dict(), dtype)
-
-
-def load_clip(folder: Path) -> CLIP:
-    model = make_model(folder, CLIP, configs.clip_from_hf)
-    return load_model(folder, TRANSFORMERS, model, keys.clip_keys_from_hf)
+# Each network's save(folder, model, dtype=None) and load(folder) -> model
+save_unet = partial(save_model, DIFFUSERS, configs.unet_to_hf)
+load_unet = partial(load_model, DIFFUSERS, UNet, configs.unet_from_hf)
+save_autoencoder = partial(save_model, DIFFUSERS, configs.autoencoder_to_hf)  # and sample_size=
+load_autoencoder = partial(
+    load_model,
+    DIFFUSERS,
+    Autoencoder,
+    configs.autoencoder_from_hf,
+    rename=keys.autoencoder_keys_from_hf,
+)
+save_text_encoder = partial(
+    save_model, TRANSFORMERS, configs.text_to_hf, rename=keys.text_keys_to_hf
+)
+load_text_encoder = partial(
+    load_model, TRANSFORMERS, TextEncoder, configs.text_from_hf, rename=keys.text_keys_from_hf
+)
+save_clip = partial(save_model, TRANSFORMERS, configs.clip_to_hf)
+load_clip = partial(
+    load_model, TRANSFORMERS, CLIP, configs.clip_from_hf, rename=keys.clip_keys_from_hf
+)
 
 
 def save_index(directory: Path, sampler: str) -> None:
@@ -83,10 +68,7 @@ def save_sampling(directory: Path, sampling: dict, data: dict | None) -> None:
 
 
 def load_sampling(directory: Path, fields: Iterable[str]) -> tuple[dict, dict | None]:
-    """(sampling, data) as in `save_sampling`; ({}, None) if the file is missing.
-
-    Raises InputError, one clear line, unless sampling has exactly the named fields.
-    """
+    """(sampling, with exactly these fields, and data), or ({}, None) if the file is missing."""
     path = directory / "minisd.json"
     if not path.exists():
         return {}, None

@@ -4,6 +4,8 @@ minisd implements Stable Diffusion 1.x alone. An option with any other value is 
 name: a network built without it would load the weights and draw nonsense.
 """
 
+from dataclasses import fields
+
 from ..errors import InputError
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
 
@@ -11,54 +13,55 @@ from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, Visi
 def require(hf: dict, what: str, **values) -> None:
     """InputError unless every named option that `hf` sets has Stable Diffusion 1.x's value."""
     for name, value in values.items():
-        if hf.get(name, value) != value and hf.get(name) is not None:
-            raise InputError(
-                f"this {what} is not of Stable Diffusion 1.x: {name} is {hf[name]!r}, not {value!r}"
-            )
+        if hf.get(name) not in (None, value):
+            found = f"{name} is {hf[name]!r}, not {value!r}"
+            raise InputError(f"this {what} is not of Stable Diffusion 1.x: {found}")
+
+
+def pick(config, *names: str) -> dict:
+    """Those fields of a configuration of ours whose names are Hugging Face's, too."""
+    return {name: getattr(config, name) for name in names}
+
+
+def build(config: type, hf: dict):
+    """A configuration of ours from the keys that have the names of its fields."""
+    values = {field.name: hf[field.name] for field in fields(config)}
+    return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+UNET_OPTIONS = {
+    "norm_eps": 1e-5,
+    "act_fn": "silu",
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "downsample_padding": 1,
+    "center_input_sample": False,
+}
 
 
 def unet_to_hf(config: UNetConfig) -> dict:
     down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.cross_attention]
-    up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.cross_attention)]
     return {
         "_class_name": "UNet2DConditionModel",
-        "sample_size": config.sample_size,
-        "in_channels": config.in_channels,
-        "out_channels": config.out_channels,
+        **pick(config, "sample_size", "in_channels", "out_channels"),
         "down_block_types": down,
         "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "up_block_types": up,
-        "block_out_channels": config.block_out_channels,
-        "layers_per_block": config.layers_per_block,
-        "cross_attention_dim": config.cross_attention_dim,
+        "up_block_types": [name.replace("Down", "Up") for name in reversed(down)],
+        **pick(config, "block_out_channels", "layers_per_block", "cross_attention_dim"),
         "attention_head_dim": config.num_heads,  # in SD 1.x configs this is the number of heads
-        "norm_num_groups": config.norm_num_groups,
-        "norm_eps": 1e-5,
-        "act_fn": "silu",
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "downsample_padding": 1,
-        "center_input_sample": False,
+        **pick(config, "norm_num_groups"),
+        **UNET_OPTIONS,
     }
 
 
 def unet_from_hf(hf: dict) -> UNetConfig:
-    require(hf, "U-Net", use_linear_projection=False, transformer_layers_per_block=1)
-    require(hf, "U-Net", dual_cross_attention=False, only_cross_attention=False, freq_shift=0)
-    require(hf, "U-Net", flip_sin_to_cos=True, act_fn="silu", resnet_time_scale_shift="default")
-    require(hf, "U-Net", class_embed_type=None, addition_embed_type=None, norm_eps=1e-5)
-    require(hf, "U-Net", center_input_sample=False)
-    return UNetConfig(
-        sample_size=hf["sample_size"],
-        in_channels=hf["in_channels"],
-        out_channels=hf["out_channels"],
-        block_out_channels=tuple(hf["block_out_channels"]),
-        cross_attention=tuple(name.startswith("CrossAttn") for name in hf["down_block_types"]),
-        layers_per_block=hf["layers_per_block"],
-        num_heads=hf.get("num_attention_heads") or hf["attention_head_dim"],
-        cross_attention_dim=hf["cross_attention_dim"],
-        norm_num_groups=hf["norm_num_groups"],
-    )
+    require(hf, "U-Net", **UNET_OPTIONS, use_linear_projection=False, class_embed_type=None)
+    require(hf, "U-Net", dual_cross_attention=False, only_cross_attention=False)
+    require(hf, "U-Net", transformer_layers_per_block=1, resnet_time_scale_shift="default")
+    require(hf, "U-Net", addition_embed_type=None)
+    attends = tuple(name.startswith("CrossAttn") for name in hf["down_block_types"])
+    heads = hf.get("num_attention_heads") or hf["attention_head_dim"]
+    return build(UNetConfig, {**hf, "cross_attention": attends, "num_heads": heads})
 
 
 def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
@@ -70,10 +73,8 @@ def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
         "out_channels": config.in_channels,
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "block_out_channels": config.block_out_channels,
-        "layers_per_block": config.layers_per_block,
-        "latent_channels": config.latent_channels,
-        "norm_num_groups": config.norm_num_groups,
+        **pick(config, "block_out_channels", "layers_per_block"),
+        **pick(config, "latent_channels", "norm_num_groups"),
         "act_fn": "silu",
         "sample_size": sample_size,
         "scaling_factor": config.scaling_factor,
@@ -83,26 +84,8 @@ def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
 def autoencoder_from_hf(hf: dict) -> AutoencoderConfig:
     require(hf, "autoencoder", act_fn="silu", use_quant_conv=True, mid_block_add_attention=True)
     require(hf, "autoencoder", shift_factor=None)
-    return AutoencoderConfig(
-        in_channels=hf["in_channels"],
-        latent_channels=hf["latent_channels"],
-        block_out_channels=tuple(hf["block_out_channels"]),
-        layers_per_block=hf["layers_per_block"],
-        norm_num_groups=hf["norm_num_groups"],
-        # Stable Diffusion 1.x's own files omit it
-        scaling_factor=hf.get("scaling_factor", 0.18215),
-    )
-
-
-def tower_to_hf(config: TextConfig | VisionConfig) -> dict:
-    return {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": 1e-5,
-    }
+    # Stable Diffusion 1.x's own files omit the scaling factor
+    return build(AutoencoderConfig, {"scaling_factor": 0.18215, **hf})
 
 
 # The defaults of transformers, whose version 4 left out of config.json whatever equals them
@@ -125,17 +108,24 @@ VISION_DEFAULTS = {
 }
 
 
+def tower_to_hf(config: TextConfig | VisionConfig) -> dict:
+    return {
+        **pick(config, "hidden_size", "intermediate_size"),
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "hidden_act": config.hidden_act,
+        "layer_norm_eps": 1e-5,
+    }
+
+
 def tower_from_hf(hf: dict) -> dict:
+    """`hf` with the names of the fields that both towers' configurations have."""
     require(hf, "CLIP tower", layer_norm_eps=1e-5)
     if hf.get("hidden_act") != "gelu":
         require(hf, "CLIP tower", hidden_act="quick_gelu")
-    return {
-        "hidden_size": hf["hidden_size"],
-        "intermediate_size": hf["intermediate_size"],
-        "num_layers": hf["num_hidden_layers"],
-        "num_heads": hf["num_attention_heads"],
-        "hidden_act": hf.get("hidden_act") or "quick_gelu",
-    }
+    act = hf.get("hidden_act") or "quick_gelu"
+    ours = {"num_layers": hf["num_hidden_layers"], "num_heads": hf["num_attention_heads"]}
+    return {**hf, **ours, "hidden_act": act}
 
 
 def text_to_hf(config: TextConfig) -> dict:
@@ -152,42 +142,30 @@ def text_to_hf(config: TextConfig) -> dict:
 
 
 def text_from_hf(hf: dict) -> TextConfig:
-    hf = TEXT_DEFAULTS | hf
-    end = hf["eos_token_id"]
-    return TextConfig(
-        vocab_size=hf["vocab_size"],
-        # OpenAI's configs say 2, wrongly: the end of text is the last entry of the vocabulary
-        end_id=hf["vocab_size"] - 1 if end == 2 else end,
-        max_length=hf["max_position_embeddings"],
-        **tower_from_hf(hf),
-    )
-
-
-def vision_to_hf(config: VisionConfig) -> dict:
-    return {
-        "model_type": "clip_vision_model",
-        **tower_to_hf(config),
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "num_channels": 3,
-    }
+    hf = tower_from_hf(TEXT_DEFAULTS | hf)
+    # OpenAI's configs say 2, wrongly: the end of text is the last entry of the vocabulary
+    end = hf["vocab_size"] - 1 if hf["eos_token_id"] == 2 else hf["eos_token_id"]
+    return build(TextConfig, {**hf, "end_id": end, "max_length": hf["max_position_embeddings"]})
 
 
 def clip_to_hf(config: CLIPConfig) -> dict:
+    vision = {
+        "model_type": "clip_vision_model",
+        **tower_to_hf(config.vision),
+        **pick(config.vision, "image_size", "patch_size"),
+        "num_channels": 3,
+    }
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
         "text_config": text_to_hf(config.text),
-        "vision_config": vision_to_hf(config.vision),
+        "vision_config": vision,
         "projection_dim": config.projection_dim,
         "logit_scale_init_value": 2.6592,
     }
 
 
 def clip_from_hf(hf: dict) -> CLIPConfig:
-    vision = VISION_DEFAULTS | hf["vision_config"]
-    return CLIPConfig(
-        text=text_from_hf(hf["text_config"]),
-        vision=VisionConfig(vision["image_size"], vision["patch_size"], **tower_from_hf(vision)),
-        projection_dim=hf.get("projection_dim", 512),
-    )
+    text = text_from_hf(hf["text_config"])
+    vision = build(VisionConfig, tower_from_hf(VISION_DEFAULTS | hf["vision_config"]))
+    return CLIPConfig(text, vision, hf.get("projection_dim", 512))

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError
 
@@ -38,9 +38,8 @@ def write_text(path: Path, text: str) -> None:
 def read_text(path: Path) -> str:
     """InputError if the file is missing or is not UTF-8."""
     if not path.exists():
-        raise InputError(
-            f"{path} is missing; is {path.parent} part of a diffusers pipeline directory?"
-        )
+        hint = f"is {path.parent} part of a diffusers pipeline directory?"
+        raise InputError(f"{path} is missing; {hint}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -63,35 +62,33 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def save_model(folder: Path, file: str, config: dict, state: dict[str, Tensor], dtype=None) -> None:
-    """Write config.json and the weights, the latter as `dtype` if one is given."""
-    write_json(folder / "config.json", config)
+def save_model(file: str, to_hf: Callable, folder: Path, model, dtype=None, rename=dict, **about):
+    """Write config.json, `to_hf(model.config, **about)`, and the weights, as `dtype` if given."""
+    write_json(folder / "config.json", to_hf(model.config, **about))
+    state = rename(model.state_dict())
     state = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
     with open_atomically(folder / file) as stream:
         stream.write(save(state, metadata={"format": "pt"}))
 
 
-def make_model(folder: Path, model: type[nn.Module], translate: Callable) -> nn.Module:
-    """The network that the folder's config.json describes. InputError if it describes none.
+def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=dict) -> nn.Module:
+    """The network that config.json describes, with the weights in `file`, as float32.
 
-    Only what wrong values can cause becomes one; any other error is our bug and stays as it is.
+    InputError if the folder does not hold one. Only what wrong files can cause becomes one; any
+    other error is our bug and stays as it is.
     """
     path = folder / "config.json"
     hf = read_json(path)
     try:
-        config = translate(hf)
+        config = from_hf(hf)
     except KeyError as error:
         raise InputError(f"{path} is damaged: it lacks {error}") from error
     except (InputError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error
     try:
-        return model(config)
+        network = model(config)
     except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: state) -> nn.Module:
-    """Fill `model` with the weights in the folder, as float32. InputError if they do not fit."""
     path = folder / file
     if not path.exists():
         raise InputError(f"{path} is missing; minisd reads safetensors files only")
@@ -100,8 +97,8 @@ def load_model(folder: Path, file: str, model: nn.Module, rename=lambda state: s
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
     try:
-        model.load_state_dict(rename(state))  # which casts to the float32 of the model
+        network.load_state_dict(rename(state))  # which casts to the float32 of the network
     except RuntimeError as error:
         first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
         raise InputError(f"{path} does not fit its config.json: {first}") from error
-    return model.eval()
+    return network.eval()

@@ -23,10 +23,7 @@ def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
 
 
 def load_scheduler(folder: Path, fields: Iterable[str]) -> tuple[dict, str]:
-    """(those of `fields` that the file or diffusers' defaults give, the sampler's name).
-
-    The sampler is "ddim" if minisd does not have the file's own.
-    """
+    """(the `fields` that the file or diffusers' defaults give, the sampler, "ddim" if unknown)."""
     hf = read_json(folder / "scheduler_config.json")
     require(hf, "scheduler", trained_betas=None)
     solver = hf.get("_class_name") in (SAMPLER_CLASSES["dpm++"], SAMPLER_CLASSES["unipc"])

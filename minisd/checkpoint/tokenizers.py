@@ -11,8 +11,8 @@ def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
     """Write the directory that `transformers.CLIPTokenizer.from_pretrained(folder)` reads."""
     folder = Path(folder)
     special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.max_length}
-    config |= special
+    length = {"model_max_length": tokenizer.max_length}
+    config = {"tokenizer_class": "CLIPTokenizer", **length, **special}
     if tokenizer.known_words is not None:
         config["known_words"] = sorted(tokenizer.known_words)  # our own; transformers ignores it
     write_json(folder / "vocab.json", tokenizer.vocab, indent=1)
@@ -23,10 +23,7 @@ def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Read what save_tokenizer or transformers wrote: vocab.json and merges.txt, or tokenizer.json.
-
-    Raises InputError if a file is missing or damaged.
-    """
+    """Read vocab.json and merges.txt, as save_tokenizer writes them, or else tokenizer.json."""
     folder = Path(folder)
     config = read_json(folder / "tokenizer_config.json")
     if (folder / "tokenizer.json").exists() and not (folder / "vocab.json").exists():

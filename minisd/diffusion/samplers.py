@@ -150,7 +150,7 @@ class DPMSolver2M(Sampler):
     """Lu et al. 2022, algorithm 2: second order from one call of the network a step."""
 
     pure_noise_a = 2.0**-24  # log_snr(0) is minus infinity
-    x0_last = a_last = None  # of the last step
+    last: Point | None = None  # where the last step began
 
     @staticmethod
     def pairs(schedule, steps):
@@ -163,9 +163,9 @@ class DPMSolver2M(Sampler):
         return consecutive(schedule.timesteps(steps + 1)[:-1])
 
     def step(self, now):
-        x_s = dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, self.x0_last, self.a_last)
-        self.x0_last, self.a_last = now.x0, now.a_t
-        return x_s
+        before = (self.last.x0, self.last.a_t) if self.last else ()
+        self.last = now
+        return dpm_solver_step(now.x_t, now.x0, now.a_t, now.a_s, *before)
 
 
 def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older=None):
@@ -190,19 +190,17 @@ def unipc_correct(x0, a_t, x_before, x0_before, a_before, x0_older=None, a_older
 class UniPC(DPMSolver2M):
     """Zhao et al. 2023: predict as DPM-Solver++(2M), then correct; of order 2."""
 
-    x_last = x_s = None  # where the last step began and ended
-    x0_older = a_older = None  # of the step before it
+    older = x_s = None  # where the step before the last one began, and where the last one ended
 
     def correct(self, now):
         if now.x_t is not self.x_s:  # the first point, or a callback put other latents there
             return now
-        x_t = unipc_correct(
-            now.x0, now.a_t, self.x_last, self.x0_last, self.a_last, self.x0_older, self.a_older
-        )
+        last, older = self.last, (self.older.x0, self.older.a_t) if self.older else ()
+        x_t = unipc_correct(now.x0, now.a_t, last.x_t, last.x0, last.a_t, *older)
         return now._replace(x_t=x_t)
 
     def step(self, now):
-        self.x_last, self.x0_older, self.a_older = now.x_t, self.x0_last, self.a_last
+        self.older = self.last
         self.x_s = super().step(now)
         return self.x_s
 
@@ -233,10 +231,8 @@ def trajectory(
     if sampler not in SAMPLERS:
         raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
     if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
-        takers = " or ".join(name for name, rule in SAMPLERS.items() if rule.takes_eta)
-        raise InputError(
-            f"eta must be from 0 to 1, and 0 unless the sampler is {takers}, not {eta}"
-        )
+        who = " or ".join(name for name, rule in SAMPLERS.items() if rule.takes_eta)
+        raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {who}, not {eta}")
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
     if not 0 <= start < steps:
         raise InputError(f"start must be from 0 to {steps - 1}, not {start}")
@@ -250,16 +246,8 @@ def trajectory(
         yield now, x
 
 
-def sample(
-    denoise: Denoiser,
-    schedule: NoiseSchedule,
-    x_T: Tensor,
-    steps: int = 20,
-    progress: bool = False,
-    start: int = 0,
-    **options,
-) -> Tensor:
-    """Run the loop to its end: noise (B, C, H, W) -> sample (B, C, H, W). Options: `trajectory`."""
+def sample(denoise, schedule, x_T, steps=20, progress=False, start=0, **options) -> Tensor:
+    """Run `trajectory`, whose arguments these are, to its end: the sample (B, C, H, W)."""
     walk = trajectory(denoise, schedule, x_T, steps, start=start, **options)
     if progress:  # the delay keeps a bar from standing above the message about a wrong argument
         walk = tqdm(walk, total=steps - start, delay=0.1)

@@ -36,18 +36,17 @@ def make_betas(config: ScheduleConfig) -> Tensor:
     linear: Ho et al. 2020, section 4. scaled_linear: linear in the square root, as Rombach et al.
     2022's code does it. cosine: Nichol and Dhariwal 2021, equation 17, with beta at most 0.999.
     """
-    steps, start, end = config.num_train_timesteps, config.beta_start, config.beta_end
-    if config.beta_schedule == "linear":
+    name, steps = config.beta_schedule, config.num_train_timesteps
+    start, end = config.beta_start, config.beta_end
+    if name == "linear":
         return torch.linspace(start, end, steps)
-    if config.beta_schedule == "scaled_linear":
+    if name == "scaled_linear":
         return torch.linspace(start**0.5, end**0.5, steps) ** 2
-    if config.beta_schedule == "cosine":
+    if name == "cosine":
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
         left = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
         return (1 - left[1:] / left[:-1]).clamp(max=0.999).float()
-    raise InputError(
-        f'beta_schedule must be "linear", "scaled_linear" or "cosine", not {config.beta_schedule!r}'
-    )
+    raise InputError(f'beta_schedule must be "linear", "scaled_linear" or "cosine", not {name!r}')
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
@@ -65,12 +64,10 @@ class NoiseSchedule:
 
     def __init__(self, config: ScheduleConfig | None = None):
         self.config = config = config or ScheduleConfig()
-        if config.prediction_type not in ("epsilon", "v_prediction"):
-            raise InputError(
-                'prediction_type must be "epsilon" or "v_prediction", '
-                f"not {config.prediction_type!r}"
-            )
-        if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
+        kind = config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise InputError(f'prediction_type must be "epsilon" or "v_prediction", not {kind!r}')
+        if kind == "epsilon" and config.rescale_betas_zero_snr:
             raise InputError(
                 "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing of x0"
             )
@@ -111,13 +108,13 @@ class NoiseSchedule:
 
         Raises InputError unless 1 <= count <= T and every timestep is below T.
         """
-        total, spacing = len(self), self.config.timestep_spacing
+        total, spacing, offset = len(self), self.config.timestep_spacing, self.config.steps_offset
         if not 1 <= count <= total:
             raise InputError(f"the number of steps must be from 1 to {total}, not {count}")
         if spacing == "linspace":
             chosen = np.linspace(0, total - 1, count)[::-1].round()
         elif spacing == "leading":
-            chosen = np.arange(count)[::-1] * (total // count) + self.config.steps_offset
+            chosen = np.arange(count)[::-1] * (total // count) + offset
         elif spacing == "trailing":  # [:count]: rounding may add one more
             chosen = np.arange(total, 0, -total / count)[:count].round() - 1
         else:
@@ -126,19 +123,12 @@ class NoiseSchedule:
             )
         chosen = chosen.astype(int).tolist()
         if chosen[0] >= total:
-            raise InputError(
-                f"{count} steps with an offset of {self.config.steps_offset} pass {total}"
-            )
+            raise InputError(f"{count} steps with an offset of {offset} pass {total}")
         return chosen
 
 
-def predictions(
-    prediction_type: str, output: Tensor, x_t: Tensor, a: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The network's output as a guess of both (x0, eps). `a` broadcasts to x_t.
-
-    Source: Salimans and Ho 2022, appendix D.
-    """
+def predictions(prediction_type: str, output: Tensor, x_t: Tensor, a: Tensor):
+    """The output as a guess of both (x0, eps). `a` broadcasts. Salimans and Ho 2022, appendix D."""
     if prediction_type == "epsilon":
         return (x_t - (1 - a).sqrt() * output) / a.sqrt(), output
     return a.sqrt() * x_t - (1 - a).sqrt() * output, a.sqrt() * output + (1 - a).sqrt() * x_t

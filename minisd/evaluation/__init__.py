@@ -1,10 +1,17 @@
 """Evaluation: the judge, the formulas, a file for each thing measured, and the report of it all."""
 
-from .accuracy import accuracy
 from .autoencoder import evaluate_autoencoder
-from .clip import zero_shot
+from .features import zero_shot
 from .judge import Judge, measure
-from .metrics import clip_score, copy_ratio, frechet_distance, proportion, psnr, wilson_interval
+from .metrics import (
+    accuracy,
+    clip_score,
+    copy_ratio,
+    frechet_distance,
+    proportion,
+    psnr,
+    wilson_interval,
+)
 from .reader import train_judge
 from .report import format_results, percent, to_markdown
 from .suite import Settings, draw, evaluate

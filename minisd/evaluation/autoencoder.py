@@ -5,9 +5,8 @@ import torch
 from ..data import Batch, Dataset, World
 from ..errors import InputError
 from ..pipeline import StableDiffusion
-from .accuracy import accuracy
 from .judge import Judge
-from .metrics import psnr
+from .metrics import accuracy, psnr
 
 
 @torch.no_grad()
@@ -27,9 +26,8 @@ def evaluate_autoencoder(
         before = dataset.read(judge, test.images).cpu()
         readable = (before == dataset.canonical(truth)).all(dim=1)
         if not readable.any():
-            raise InputError(
-                f"the judge reads none of {len(truth)} real pictures; take more samples"
-            )
+            count = len(truth)
+            raise InputError(f"the judge reads none of {count} real pictures; take more samples")
         after = dataset.read(judge, decoded[readable])
         results["kept"] = accuracy(after, truth[readable], dataset)
     return results

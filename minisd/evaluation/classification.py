@@ -10,7 +10,7 @@ from ..data import Batch, World
 from ..errors import InputError
 from ..pipeline import StableDiffusion
 from .augmentation import distort
-from .clip import zero_shot
+from .features import zero_shot
 from .metrics import proportion
 from .reader import train_reader
 
@@ -37,10 +37,8 @@ def evaluate_classifier(
         right = (zero_shot(pipe, synthetic, world) == attributes).all(dim=1)
         synthetic, attributes = synthetic[right], attributes[right]
     if len(synthetic) < BATCH_SIZE:
-        raise InputError(
-            f"CLIP sees what was asked for in only {len(synthetic)} of {asked} drawn pictures; "
-            "a classifier needs more"
-        )
+        seen = f"CLIP sees what was asked for in only {len(synthetic)} of {asked} drawn pictures"
+        raise InputError(f"{seen}; a classifier needs more")
     generator = torch.Generator().manual_seed(seed)
 
     def batch_of_step() -> tuple[Tensor, Tensor]:

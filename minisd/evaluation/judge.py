@@ -93,14 +93,11 @@ class Judge:
     def __init__(self, reader: Reader):
         self.reader = reader.eval()
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.reader.parameters()).device
-
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, 32, 32) in [-1, 1] -> (B, 128)."""
-        return torch.cat([self.reader.body(chunk.to(self.device)) for chunk in images.split(250)])
+        device = next(self.reader.parameters()).device
+        return torch.cat([self.reader.body(chunk.to(device)) for chunk in images.split(250)])
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -121,7 +118,6 @@ class Judge:
         try:
             reader.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise InputError(
-                f"the judge's weights {path} are missing or damaged; make them with: make judge"
-            ) from error
+            what = f"the judge's weights {path} are missing or damaged"
+            raise InputError(f"{what}; make them with: make judge") from error
         return cls(reader.to(device))

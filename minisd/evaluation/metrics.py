@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data import World
 from ..errors import InputError
 
 
@@ -26,6 +27,18 @@ def proportion(right: Tensor) -> dict:
     return {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
 
 
+def accuracy(answers: Tensor, truth: Tensor, world: World) -> dict[str, dict]:
+    """What was seen in pictures and what was asked for, (B, A) each -> the shares that are right.
+
+    {"joint": all attributes of a picture, each attribute by its name, and the world's extra rates}.
+    """
+    answers, truth = answers.cpu(), world.canonical(truth.cpu())
+    right = answers == truth  # (B, A)
+    columns = {"joint": right.all(dim=1), **dict(zip(world.attributes, right.T, strict=True))}
+    columns |= world.extra_rates(answers, truth)
+    return {name: proportion(column) for name, column in columns.items()}
+
+
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Distance between two sets of features, (n, D) and (m, D), each taken for a Gaussian.
 
@@ -42,10 +55,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def clip_score(image_features: Tensor, text_features: Tensor) -> float:
-    """100 * mean cosine of each picture (B, P) and its own caption (B, P), at least 0 each.
-
-    Source: Hessel et al. 2021, "CLIPScore", with weight 100.
-    """
+    """100 * mean of max(0, cosine) of pictures and captions, (B, P) each. Hessel et al. 2021."""
     return 100 * F.cosine_similarity(image_features, text_features).clamp(min=0).mean().item()
 
 
@@ -68,17 +78,15 @@ def recalled(similarity: Tensor, fits: Tensor, k: int) -> Tensor:
 def copy_ratio(features: Tensor, training: Tensor) -> Tensor:
     """How much nearer each picture is to one training picture than to any other: (n,) in [0, 1].
 
-    The distance to the nearest training picture divided by that to the second nearest, in features
-    (n, D) of the pictures and (m, D) of the training pictures. 0 is an exact copy, and below 1/3
-    counts as one. Compare with real pictures that training never saw. Raises InputError for fewer
-    than two training pictures. Source: Yoon et al. 2023, "Diffusion probabilistic models generalize
-    when they fail to memorize". Carlini et al. 2023, "Extracting training data from diffusion
-    models", divide by the mean distance to the 50 nearest instead.
+    The distance to the nearest of the training pictures (m, D) divided by that to the second
+    nearest, in features (n, D): 0 is an exact copy, and below 1/3 counts as one. Compare with real
+    pictures that training never saw. Raises InputError for fewer than two training pictures.
+    Source: Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to
+    memorize". Carlini et al. 2023, "Extracting training data from diffusion models", divide by the
+    mean distance to the 50 nearest instead.
     """
-    if len(training) < 2:
-        raise InputError(
-            f"the second nearest of {len(training)} training pictures is missing; take at least 2"
-        )
+    if (m := len(training)) < 2:
+        raise InputError(f"there is no second nearest of {m} training pictures; take at least 2")
     # Written out: cdist's matrix product would put a copy at a distance that is not 0.
     mode = "donot_use_mm_for_euclid_dist"
     distances = torch.cdist(features.float(), training.float(), compute_mode=mode)  # (n, m)

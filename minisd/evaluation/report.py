@@ -42,8 +42,8 @@ def quality_table(results: dict) -> Table:
             label = f"CLIP retrieval, {LABELS[group]}, {name}, % (chance {100 * chance:.1f})"
             rows.append([label, percent(cells["drawn"][name]), percent(cells["real"][name])])
     if copies := results.get("copies"):
-        values = (percent(copies["drawn"]), percent(copies["real"]))
-        rows.append(["copies of training pictures, %", *values])
+        label = "copies of training pictures, %"
+        rows.append([label, percent(copies["drawn"]), percent(copies["real"])])
     if cell := results.get("classification_accuracy"):
         label = f"classification accuracy score, %, from {cell['pictures']:,} drawn pictures"
         rows.append([label, percent(cell), ""])
@@ -54,11 +54,8 @@ def quality_table(results: dict) -> Table:
 def to_text(table: Table) -> str:
     """A table for the terminal, in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for label, *cells in table:
-        padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        lines.append("  ".join([label.ljust(widths[0]), *padded]).rstrip())
-    return "\n".join(lines)
+    rows = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in table)
+    return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
 def to_markdown(table: Table) -> str:

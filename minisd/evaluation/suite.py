@@ -10,12 +10,11 @@ from tqdm import tqdm
 from ..data import Dataset, OneDigit, World, cycle
 from ..errors import InputError
 from ..pipeline import StableDiffusion
-from .accuracy import accuracy
+from . import features
 from .autoencoder import evaluate_autoencoder
 from .classification import evaluate_classifier
-from .clip import encode_images, evaluate_clip_score, evaluate_retrieval, zero_shot
-from .features import evaluate_copies, evaluate_frechet
 from .judge import Judge
+from .metrics import accuracy
 
 BATCH = 100  # pictures drawn at a time
 MIN_SYNTHETIC = 1000  # the fewest pictures that a classifier is trained on
@@ -64,9 +63,7 @@ def draw(
     return torch.cat(pictures)
 
 
-def draw_synthetic(
-    pipe: StableDiffusion, world: World, settings: Settings
-) -> tuple[Tensor, Tensor]:
+def draw_synthetic(pipe: StableDiffusion, world: World, settings: Settings):
     """Pictures to train a classifier on, (n, 3, S, S), and the attributes asked for, (n, A)."""
     wanted = cycle(world.all_combinations(), settings.synthetic, settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -77,16 +74,13 @@ def draw_synthetic(
 
 def check(settings: Settings, dataset: Dataset) -> None:
     """InputError for what cannot be measured."""
-    if settings.samples < 2:
-        raise InputError(
-            f"samples must be at least 2, one seen and one held out, not {settings.samples}"
-        )
-    if settings.synthetic and settings.synthetic < MIN_SYNTHETIC:
-        raise InputError(
-            f"{settings.synthetic} pictures are too few to train a classifier on; "
-            f"take {MIN_SYNTHETIC} or more"
-        )
-    if settings.synthetic and not isinstance(dataset, OneDigit):
+    count, synthetic = settings.samples, settings.synthetic
+    if count < 2:
+        raise InputError(f"samples must be at least 2, one seen and one held out, not {count}")
+    if synthetic and synthetic < MIN_SYNTHETIC:
+        enough = f"take {MIN_SYNTHETIC} or more"
+        raise InputError(f"{synthetic} pictures are too few to train a classifier on; {enough}")
+    if synthetic and not isinstance(dataset, OneDigit):
         raise InputError("the classifier reads pictures of one digit only")
 
 
@@ -97,8 +91,7 @@ def evaluate(
 
     What needs attributes is measured in a World only, what needs CLIP only if the pipeline has one.
     Frechet distance and copies compare the judge's features in a World; elsewhere CLIP's, and the
-    judge may be None. Raises InputError for fewer than 2 samples, for 1 to 999 synthetic pictures,
-    and for synthetic pictures of anything but one digit.
+    judge may be None. Raises InputError for what `check` refuses.
     """
     settings = (settings or Settings()).resolved(pipe)
     check(settings, dataset)
@@ -115,34 +108,33 @@ def evaluate(
     test = dataset.batch(settings.samples, "test", generator)
     results: dict = {"data": dataset.about}
     results["settings"] = vars(settings) | {"samples": len(every)}  # a small dataset has fewer
-    if world:
-        for name, batch in batches.items():
-            kinds = {"drawn": drawn[name], "real": batch.images}
-            results[name] = {
-                kind: accuracy(world.read(judge, images), batch.attributes, world)
-                for kind, images in kinds.items()
-            }
-    features = judge.features if world else partial(encode_images, pipe) if pipe.clip else None
-    if features:
-        frechet = evaluate_frechet(features, every, real, again)
+    for name, batch in batches.items() if world else ():
+        kinds = {"drawn": drawn[name], "real": batch.images}
+        results[name] = {
+            kind: accuracy(world.read(judge, images), batch.attributes, world)
+            for kind, images in kinds.items()
+        }
+    clip = partial(features.encode_images, pipe) if pipe.clip else None
+    if embed := judge.features if world else clip:
+        frechet = features.evaluate_frechet(embed, every, real, again)
         results["frechet"] = {**frechet, "features": "judge" if world else "CLIP"}
         # Real pictures of a world are rendered anew; elsewhere the seen ones are training pictures.
         unseen = real if world else batches["held_out"].images
         pool = dataset.pool(settings.training_seed, pipe.device)
-        results["copies"] = evaluate_copies(features, every, unseen, pool, dataset.pool_size)
+        results["copies"] = features.evaluate_copies(embed, every, unseen, pool, dataset.pool_size)
     if pipe.clip:
         captions = [caption for batch in batches.values() for caption in batch.captions]
-        results["clip_score"] = evaluate_clip_score(pipe, captions, every, real)
+        results["clip_score"] = features.evaluate_clip_score(pipe, captions, drawn=every, real=real)
         results["retrieval"] = {
-            name: evaluate_retrieval(pipe, dataset, batch, drawn[name])
+            name: features.evaluate_retrieval(pipe, dataset, batch, drawn[name])
             for name, batch in batches.items()
         }
     if settings.synthetic:
         synthetic = draw_synthetic(pipe, world, settings)
-        results["classification_accuracy"] = evaluate_classifier(
-            pipe, world, *synthetic, test, settings.seed
-        )
+        score = evaluate_classifier(pipe, world, *synthetic, test, settings.seed)
+        results["classification_accuracy"] = score
     results["autoencoder"] = evaluate_autoencoder(pipe, judge, dataset, test)
     if world and pipe.clip:
-        results["zero_shot"] = accuracy(zero_shot(pipe, test.images, world), test.attributes, world)
+        named = features.zero_shot(pipe, test.images, world)
+        results["zero_shot"] = accuracy(named, test.attributes, world)
     return results

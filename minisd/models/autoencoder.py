@@ -15,6 +15,7 @@ from .layers import (
     MultiHeadAttention,
     ResidualBlock,
     Upsample,
+    levels,
     matrices_between,
     picture,
     tokens,
@@ -79,18 +80,13 @@ class AttentionBlock(nn.Module):
         return x + picture(self.to_out[0](h), like=x)                 # (B, C, H, W)
 
 
-def residual_blocks(in_channels: int, out_channels: int, count: int, groups: int) -> nn.ModuleList:
-    """`count` residual blocks in a row, the first of which changes the width."""
-    ins = [in_channels] + [out_channels] * (count - 1)
-    return nn.ModuleList([ResidualBlock(a, out_channels, groups, EPS) for a in ins])
-
-
 class MidBlock(nn.Module):
     """Residual block, attention, residual block at the lowest resolution: (B, C, H, W)."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.resnets = residual_blocks(channels, channels, 2, groups)
+        blocks = [ResidualBlock(channels, channels, groups, EPS) for _ in range(2)]
+        self.resnets = nn.ModuleList(blocks)
         self.attentions = nn.ModuleList([AttentionBlock(channels, groups)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,35 +95,21 @@ class MidBlock(nn.Module):
         return self.resnets[1](x)  # (B, C, H, W)
 
 
-class DownBlock(nn.Module):
-    """Residual blocks, then half the resolution, except on the last level."""
+class Level(nn.Module):
+    """Residual blocks; then half the resolution (the encoder's levels) or twice (the decoder's)."""
 
-    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, last: bool):
+    def __init__(self, in_channels, out_channels, layers, groups, down=False, up=False):
         super().__init__()
-        self.resnets = residual_blocks(in_channels, out_channels, layers, groups)
-        self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels, padding=0)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for resnet in self.resnets:
-            x = resnet(x)      # (B, out, H, W)
-        for downsample in self.downsamplers:
-            x = downsample(x)  # (B, out, H/2, W/2)
-        return x
-
-
-class UpBlock(nn.Module):
-    """One residual block more than on the way down, then twice the resolution."""
-
-    def __init__(self, in_channels: int, out_channels: int, layers: int, groups: int, last: bool):
-        super().__init__()
-        self.resnets = residual_blocks(in_channels, out_channels, layers + 1, groups)
-        self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
+        ins = [in_channels] + [out_channels] * (layers - 1)
+        self.resnets = nn.ModuleList([ResidualBlock(a, out_channels, groups, EPS) for a in ins])
+        self.downsamplers = nn.ModuleList([Downsample(out_channels, padding=0)] if down else [])
+        self.upsamplers = nn.ModuleList([Upsample(out_channels)] if up else [])
 
     def forward(self, x: Tensor) -> Tensor:
         for resnet in self.resnets:
             x = resnet(x)    # (B, out, H, W)
-        for upsample in self.upsamplers:
-            x = upsample(x)  # (B, out, 2H, 2W)
+        for resample in (*self.downsamplers, *self.upsamplers):
+            x = resample(x)  # (B, out, H/2, W/2) or (B, out, 2H, 2W)
         return x
 
 
@@ -138,12 +120,9 @@ class Encoder(nn.Module):
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            [
-                DownBlock(a, b, config.layers_per_block, groups, last=i == len(widths) - 1)
-                for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True))
-            ]
-        )
+        self.down_blocks = nn.ModuleList()
+        for a, b, last in levels(widths):
+            self.down_blocks.append(Level(a, b, config.layers_per_block, groups, down=not last))
         self.mid_block = MidBlock(widths[-1], groups)
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
@@ -164,12 +143,9 @@ class Decoder(nn.Module):
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(widths[0], groups)
-        self.up_blocks = nn.ModuleList(
-            [
-                UpBlock(a, b, config.layers_per_block, groups, last=i == len(widths) - 1)
-                for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True))
-            ]
-        )
+        self.up_blocks = nn.ModuleList()
+        for a, b, last in levels(widths):  # one residual block more than on the way down
+            self.up_blocks.append(Level(a, b, config.layers_per_block + 1, groups, up=not last))
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 

@@ -157,11 +157,10 @@ class VisionEmbeddings(nn.Module):
 
     def __init__(self, config: VisionConfig):
         super().__init__()
-        count = (config.image_size // config.patch_size) ** 2 + 1
-        size = config.patch_size
-        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
-        self.patch_embedding = nn.Conv2d(3, config.hidden_size, size, stride=size, bias=False)
-        self.position_embedding = nn.Embedding(count, config.hidden_size)
+        size, width = config.patch_size, config.hidden_size
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.patch_embedding = nn.Conv2d(3, width, size, stride=size, bias=False)
+        self.position_embedding = nn.Embedding(1 + (config.image_size // size) ** 2, width)
 
     def forward(self, images: Tensor) -> Tensor:
         patches = tokens(self.patch_embedding(images))           # (B, N, C)
@@ -195,10 +194,9 @@ class CLIP(nn.Module):
         self.config = config
         self.text_model = TextEncoder(config.text)
         self.vision_model = VisionEncoder(config.vision)
-        self.text_projection = nn.Linear(config.text.hidden_size, config.projection_dim, bias=False)
-        self.visual_projection = nn.Linear(
-            config.vision.hidden_size, config.projection_dim, bias=False
-        )
+        joint = config.projection_dim
+        self.text_projection = nn.Linear(config.text.hidden_size, joint, bias=False)
+        self.visual_projection = nn.Linear(config.vision.hidden_size, joint, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.init_weights()
 

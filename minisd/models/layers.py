@@ -4,7 +4,6 @@ Attribute names are those of `diffusers`, so that a state dict loads unchanged.
 Shapes: B batch, C channels, H W pixels, N = H*W tokens, M keys, D context width.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,9 +38,7 @@ class ResidualBlock(nn.Module):
     between the convolutions. Sources: He et al. 2016; Ho et al. 2020, appendix B.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, groups: int, eps: float, time_channels=None
-    ):
+    def __init__(self, in_channels, out_channels, groups, eps: float, time_channels=None):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -49,16 +46,15 @@ class ResidualBlock(nn.Module):
             self.time_emb_proj = nn.Linear(time_channels, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
-        self.has_shortcut = in_channels != out_channels
+        same = in_channels == out_channels
+        self.conv_shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))                           # (B, out, H, W)
         if time is not None:
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]  # (B, out, 1, 1) added
         h = self.conv2(F.silu(self.norm2(h)))                           # (B, out, H, W)
-        return (self.conv_shortcut(x) if self.has_shortcut else x) + h  # (B, out, H, W)
+        return self.conv_shortcut(x) + h                                # (B, out, H, W)
 
 
 class Downsample(nn.Module):
@@ -97,6 +93,12 @@ def picture(x: Tensor, like: Tensor) -> Tensor:
     return x.transpose(1, 2).unflatten(2, like.shape[2:])
 
 
+def levels(widths: tuple[int, ...]) -> list[tuple[int, int, bool]]:
+    """For each level of a half: the width before it, its own, and whether it is the last."""
+    before = (widths[0], *widths[:-1])
+    return [(a, b, i == len(widths)) for i, (a, b) in enumerate(zip(before, widths), start=1)]
+
+
 def matrices_between(model: nn.Module, ends: list[nn.Module]) -> list[nn.Parameter]:
     """All matrices and convolutions of a model, except those of its first and last layers."""
     outer = {id(p) for end in ends for p in end.parameters()}
@@ -106,10 +108,3 @@ def matrices_between(model: nn.Module, ends: list[nn.Module]) -> list[nn.Paramet
 def parameter_count(model: nn.Module) -> int:
     """The number of weights of a model."""
     return sum(p.numel() for p in model.parameters())
-
-
-def zero_(module: nn.Module) -> nn.Module:
-    """Set weight and bias to zero, so that a residual block starts as the identity."""
-    for p in module.parameters():
-        torch.nn.init.zeros_(p)
-    return module

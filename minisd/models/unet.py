@@ -19,10 +19,10 @@ from .layers import (
     MultiHeadAttention,
     ResidualBlock,
     Upsample,
+    levels,
     matrices_between,
     picture,
     tokens,
-    zero_,
 )
 
 EPS = 1e-5  # residual blocks and conv_norm_out; the transformer's group norm has 1e-6
@@ -46,16 +46,12 @@ class UNetConfig:
         """InputError unless there is an entry of cross_attention for each level."""
         levels, entries = len(self.block_out_channels), len(self.cross_attention)
         if levels != entries:
-            raise InputError(
-                f"block_out_channels has {levels} levels and cross_attention {entries} entries"
-            )
+            count = f"{levels} levels and cross_attention {entries} entries"
+            raise InputError(f"block_out_channels has {count}")
 
 
 def timestep_features(t: Tensor, channels: int) -> Tensor:
-    """Timesteps (B,) -> (B, channels): cosines, then sines, at falling frequencies.
-
-    Source: Vaswani et al. 2017, section 3.5.
-    """
+    """Timesteps (B,) -> (B, channels): cosines, then sines. Vaswani et al. 2017, section 3.5."""
     half = channels // 2
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device) / half)
     angles = t.float()[:, None] * frequencies  # (B, half)
@@ -142,9 +138,8 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
         self.proj_in = nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(channels, config.cross_attention_dim, config.num_heads)]
-        )
+        block = TransformerBlock(channels, config.cross_attention_dim, config.num_heads)
+        self.transformer_blocks = nn.ModuleList([block])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
@@ -158,10 +153,9 @@ class Level(nn.Module):
 
     def __init__(self, widths: list[tuple[int, int]], attends: bool, config: UNetConfig):
         super().__init__()
-        time_channels = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
-            [ResidualBlock(a, b, config.norm_num_groups, EPS, time_channels) for a, b in widths]
-        )
+        groups, time_channels = config.norm_num_groups, 4 * config.block_out_channels[0]
+        blocks = [ResidualBlock(a, b, groups, EPS, time_channels) for a, b in widths]
+        self.resnets = nn.ModuleList(blocks)
         if attends:
             self.attentions = nn.ModuleList([SpatialTransformer(b, config) for _, b in widths])
         self.attends = attends
@@ -195,9 +189,7 @@ class DownBlock(Level):
 class UpBlock(Level):
     """One level on the way up; each layer takes one skip connection beside its own input."""
 
-    def __init__(
-        self, in_channels, out_channels, skips, attends: bool, last: bool, config: UNetConfig
-    ):
+    def __init__(self, in_channels, out_channels, skips, attends, last, config: UNetConfig):
         ins = [in_channels] + [out_channels] * config.layers_per_block
         widths = [(a + skip, out_channels) for a, skip in zip(ins, skips, strict=True)]
         super().__init__(widths, attends, config)
@@ -217,13 +209,8 @@ class MidBlock(nn.Module):
 
     def __init__(self, channels: int, config: UNetConfig):
         super().__init__()
-        time_channels = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
-            [
-                ResidualBlock(channels, channels, config.norm_num_groups, EPS, time_channels)
-                for _ in range(2)
-            ]
-        )
+        sizes = channels, channels, config.norm_num_groups, EPS, 4 * config.block_out_channels[0]
+        self.resnets = nn.ModuleList([ResidualBlock(*sizes) for _ in range(2)])
         self.attentions = nn.ModuleList([SpatialTransformer(channels, config)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
@@ -239,25 +226,21 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config = config or UNetConfig()
         widths, attends = config.block_out_channels, config.cross_attention
-        levels = len(widths)
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0])
 
         self.down_blocks = nn.ModuleList()
         skips = [widths[0]]  # the widths of the skip connections, in order
-        for i, (a, b) in enumerate(zip((widths[0], *widths[:-1]), widths, strict=True)):
-            last = i == levels - 1
+        for i, (a, b, last) in enumerate(levels(widths)):
             self.down_blocks.append(DownBlock(a, b, attends[i], last, config))
             skips += [b] * (config.layers_per_block + (not last))
 
         self.mid_block = MidBlock(widths[-1], config)
 
         self.up_blocks = nn.ModuleList()
-        below = widths[-1]
-        for i in reversed(range(levels)):
+        for (a, b, last), attend in zip(levels(widths[::-1]), attends[::-1], strict=True):
             taken = [skips.pop() for _ in range(config.layers_per_block + 1)]
-            self.up_blocks.append(UpBlock(below, widths[i], taken, attends[i], i == 0, config))
-            below = widths[i]
+            self.up_blocks.append(UpBlock(a, b, taken, attend, last, config))
 
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], EPS)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
@@ -265,12 +248,11 @@ class UNet(nn.Module):
 
     def init_weights(self):
         """Every residual block starts as the identity, and the whole network's output at zero."""
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                zero_(module.conv2)
-            elif isinstance(module, SpatialTransformer):
-                zero_(module.proj_out)
-        zero_(self.conv_out)
+        ends = [m.conv2 for m in self.modules() if isinstance(m, ResidualBlock)]
+        ends += [m.proj_out for m in self.modules() if isinstance(m, SpatialTransformer)]
+        for layer in (*ends, self.conv_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weights for Muon: all but those that meet latents and timesteps directly."""
@@ -292,25 +274,19 @@ class UNet(nn.Module):
 
 @contextmanager
 def cross_attention_maps(unet: UNet):
-    """Collect the cross-attention maps of every call inside the `with` block.
+    """Collect the cross-attention maps of every call in `with cross_attention_maps(unet) as maps:`.
 
     Yields a dict from layer name to a list of (B, heads, N, L) tensors, one for each call. Forward
     hooks read them, so the model runs the same code as without. With guidance, B holds the empty
     prompts first, then the prompts.
-
-        with cross_attention_maps(unet) as maps:
-            unet(x, t, context)
     """
     maps: dict[str, list[Tensor]] = {}
     hooks = []
     for name, module in unet.named_modules():
         if name.endswith("attn2"):
             seen = maps.setdefault(name, [])
-            hooks.append(
-                module.attention.softmax.register_forward_hook(
-                    lambda _, __, weights, seen=seen: seen.append(weights.detach())
-                )
-            )
+            keep = lambda _, __, weights, seen=seen: seen.append(weights.detach())  # noqa: E731
+            hooks.append(module.attention.softmax.register_forward_hook(keep))
     try:
         yield maps
     finally:

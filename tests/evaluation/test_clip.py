@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from minisd.data import ONE, Batch, draw_batch
 from minisd.evaluation import accuracy, zero_shot
-from minisd.evaluation.clip import evaluate_clip_score, evaluate_retrieval
+from minisd.evaluation.features import evaluate_clip_score, evaluate_retrieval
 from tests.helpers import read_caption
 
 from .stubs import Album
