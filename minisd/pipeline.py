@@ -103,11 +103,14 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str], num_images_per_prompt: int = 1) -> Tensor:
         """Prompts -> context (B, L, D), each so many times; warns of cut-off and unknown words."""
+        unknown: list[str] = []
         for prompt in dict.fromkeys(prompts):
+            unknown += self.tokenizer.unknown_words(prompt)
             if cut := self.tokenizer.cut(prompt):
                 warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)
-            if unknown := ", ".join(self.tokenizer.unknown_words(prompt)):
-                warnings.warn(f"the model never saw these words: {unknown}", stacklevel=2)
+        if unknown:
+            words = ", ".join(dict.fromkeys(unknown))
+            warnings.warn(f"the model never saw these words: {words}", stacklevel=2)
         context = self.text_encoder(self.tokenizer(prompts).to(self.device))
         return context.repeat_interleave(num_images_per_prompt, dim=0)
 

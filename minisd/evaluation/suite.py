@@ -1,5 +1,6 @@
 """Everything that is measured of a checkpoint: draws the pictures, then runs what applies."""
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -50,15 +51,17 @@ def draw(
     generator = torch.Generator().manual_seed(seed)
     pictures = []
     for i in tqdm(range(0, len(captions), BATCH), desc=label, unit="batch", delay=0.1):
-        out = pipe(
-            captions[i : i + BATCH],
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            guidance_rescale=settings.rescale,
-            sampler=settings.sampler,
-            generator=generator,
-            output_type="pt",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # new captions may have unknown words
+            out = pipe(
+                captions[i : i + BATCH],
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                guidance_rescale=settings.rescale,
+                sampler=settings.sampler,
+                generator=generator,
+                output_type="pt",
+            )
         pictures.append(out.images.cpu() * 2 - 1)
     return torch.cat(pictures)
 
