@@ -80,29 +80,29 @@ class Run:
 
 
 def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Configurations {name: dataclass} changed as `name.field=value` strings say.
+    """Configurations {name: dataclass} changed by strings `name.field=value`.
 
-    A value has the type of the field's present one; a tuple's members stand between commas. Fields
-    in DERIVED cannot be set. InputError, with one line that names what exists.
+    A value has the type of the field's present value; commas separate the members of a tuple.
+    Raises InputError, one line that names what exists, for a field that is unknown or in DERIVED
+    and for a value of the wrong type.
     """
-    changed = dict(configs)
+    changes = {name: {} for name in configs}
     for setting in settings:
         target, equals, text = setting.partition("=")
         name, _, key = target.partition(".")
-        if not equals or name not in changed:
-            names = ", ".join(f"{n}.FIELD=VALUE" for n in changed)
+        if not equals or name not in configs:
+            names = ", ".join(f"{n}.FIELD=VALUE" for n in configs)
             raise InputError(f"{setting!r} is not one of {names}")
-        known = [f.name for f in fields(changed[name]) if f.name not in DERIVED.get(name, ())]
+        known = [f.name for f in fields(configs[name]) if f.name not in DERIVED.get(name, ())]
         if key not in known:
             raise InputError(f"{name} has no {key!r} to set; it has {', '.join(known)}")
-        present = getattr(changed[name], key)
+        present = getattr(configs[name], key)
         try:
-            value = parse_like(present, text)
+            changes[name][key] = parse_like(present, text)
         except (ValueError, KeyError) as error:
             message = f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
             raise InputError(message) from error
-        changed[name] = replace(changed[name], **{key: value})
-    return changed
+    return {name: replace(config, **changes[name]) for name, config in configs.items()}
 
 
 def parse_like(present: Any, text: str) -> Any:

@@ -30,6 +30,14 @@ def test_settings_change_what_they_name():
     assert unet.block_out_channels == (48, 96) and unet.cross_attention == (True, False)
 
 
+def test_fields_that_must_agree_can_be_changed_together():
+    settings = ["unet.block_out_channels=32,64,64", "unet.cross_attention=true,true,false"]
+    for order in (settings, settings[::-1]):
+        unet = override(NETWORKS, order)["unet"]
+        assert unet.block_out_channels == (32, 64, 64)
+        assert unet.cross_attention == (True, True, False)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
