@@ -105,11 +105,11 @@ def train(
     device = next(model.parameters()).device
     channels_last(model)
     optimizers = optimizers_for(model, recipe.learning_rate, recipe.weight_decay)
-    shape = {"pct_start": recipe.warmup, "anneal_strategy": "linear", "cycle_momentum": False}
-    schedules = [
-        OneCycleLR(optimizer, recipe.learning_rate, recipe.steps + 1, **shape)
-        for optimizer in optimizers
-    ]
+    total = recipe.steps + 1
+    # A warm-up of exactly one step would make OneCycleLR divide by zero.
+    warmup = 0.0 if recipe.warmup * total == 1 else float(recipe.warmup)
+    shape = {"pct_start": warmup, "anneal_strategy": "linear", "cycle_momentum": False}
+    schedules = [OneCycleLR(x, recipe.learning_rate, total, **shape) for x in optimizers]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     average.n_averaged = average.n_averaged.cpu()  # kept on the CPU to avoid a sync at every step
     parts = [model, average, *optimizers, *schedules]

@@ -244,6 +244,11 @@ def test_the_rate_rises_and_falls(path, save_always, monkeypatch):
     assert rates[top:] == sorted(rates[top:], reverse=True) and rates[-1] < 1e-4
 
 
+@pytest.mark.parametrize(("steps", "warmup"), [(19, 0.05), (4, 0.2), (4, 0), (4, 1)])
+def test_a_warmup_may_have_any_length(path, steps, warmup):
+    run(path, replace(RECIPE, steps=steps, warmup=warmup))
+
+
 def test_each_use_step_and_seed_has_randomness_of_its_own():
     numbers = {
         torch.rand((), generator=loop.generator_for(use, step, seed)).item()
