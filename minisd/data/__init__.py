@@ -1,6 +1,6 @@
 """Captioned pictures: two worlds of digits, or a folder of your own.
 
-The functions here are those of the world of one digit; `TWO` has the same for two digits.
+The functions here are the methods of the world of one digit; `TWO` has the same for two digits.
 """
 
 from ..errors import InputError

@@ -1,4 +1,4 @@
-"""What training and evaluation ask of data: two contracts.
+"""What training and evaluation need of data: two abstract classes.
 
 A Dataset holds captioned pictures. A World renders them from attributes, so that one can ask
 whether a picture shows what its caption says, and hold combinations back from training.
@@ -19,7 +19,7 @@ from .scenes import SIZE, draw_digit
 
 POOL_BATCH = 512  # pictures of the pool that are made at once
 NUMERAL = 0.2  # share of a world's captions that write the digits as numerals
-COMPLETE = 0.5  # share of a world's captions that are made to name all attributes
+COMPLETE = 0.5  # share of a world's captions that must name all attributes
 
 
 @dataclass
@@ -68,8 +68,8 @@ class Dataset(ABC):
         """(B, B) bool: entry [i, j] says whether caption j is true of picture i."""
 
     @abstractmethod
-    def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
-        """The pictures that the U-Net is trained on, or whole batches of at least `count`."""
+    def pool(self, seed: int = 0, device="cpu") -> Iterator[Batch]:
+        """The pictures that the U-Net is trained on, in batches of POOL_BATCH."""
 
     @abstractmethod
     def gallery(self, count: int, generator: torch.Generator) -> list[str]:
@@ -77,7 +77,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def describe(self) -> list[str]:
-        """What there is to train on, a line for each thing worth knowing."""
+        """What there is to train on, as lines for the user."""
 
     @abstractmethod
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
@@ -98,8 +98,8 @@ class World(Dataset):
     context_length = 16  # the longest caption of ours has 13 tokens, start and end included
     attributes: tuple[str, ...]  # their names
     values: tuple[tuple[str, ...], ...]  # the words for each of their values
-    phrasings: tuple[str, ...]  # of a caption
-    keep: tuple[float, ...]  # how often a caption that may leave things out names each attribute
+    phrasings: tuple[str, ...]  # templates of captions
+    keep: tuple[float, ...]  # chances that a caption which may be incomplete names each attribute
 
     def __init__(self, pool_size: int = 20_480):
         self.pool_size = self.effort * pool_size
@@ -110,11 +110,11 @@ class World(Dataset):
 
     @abstractmethod
     def layout(self, attributes: Tensor) -> list[tuple]:
-        """Of each digit in the pictures: its index (B,), colour (B,), scale (B,), centre (B, 2)."""
+        """For each digit of a picture: its index (B,), colour (B,), scale (B,), centre (B, 2)."""
 
     @abstractmethod
     def confusable(self, attributes: Tensor) -> Tensor:
-        """What is hardest to tell from each combination: (B, A) -> (B, k, A)."""
+        """The k combinations that are hardest to tell from each: (B, A) -> (B, k, A)."""
 
     @abstractmethod
     def read(self, judge, images: Tensor) -> Tensor:
@@ -125,11 +125,11 @@ class World(Dataset):
         return attributes
 
     def extra_rates(self, answers: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """What else can be right, beyond each attribute: (B, A) twice -> {name: (B,) bool}."""
+        """What else can be right, beside each attribute: (B, A) twice -> {name: (B,) bool}."""
         return {}
 
     def is_held_out(self, attributes: Tensor) -> Tensor:
-        """(..., A) indices -> (...) bool. Combinations of one picture are held out together."""
+        """(..., A) indices -> (...) bool. Descriptions of one picture are held out together."""
         return self.canonical(attributes).sum(dim=-1) % 5 == 0
 
     def all_combinations(self) -> Tensor:
@@ -138,13 +138,13 @@ class World(Dataset):
 
     def seen_combinations(self) -> Tensor:
         """The combinations of the training pictures: (640, 4) long in the world of one digit."""
-        every = self.all_combinations()
-        return every[~self.is_held_out(every)]
+        combinations = self.all_combinations()
+        return combinations[~self.is_held_out(combinations)]
 
     def held_out_combinations(self) -> Tensor:
         """The combinations that training never shows: (160, 4) long in the world of one digit."""
-        every = self.all_combinations()
-        return every[self.is_held_out(every)]
+        combinations = self.all_combinations()
+        return combinations[self.is_held_out(combinations)]
 
     def every_value(self, attributes: Tensor, column: int) -> Tensor:
         """Each combination with every value in that column: (B, A) -> (B, values, A)."""
@@ -158,8 +158,8 @@ class World(Dataset):
     ) -> tuple[list[str], Tensor]:
         """A caption for each combination, its phrasing drawn at random.
 
-        attributes (B, A) -> (B captions, mentioned (B, A) bool: which attributes each names). At
-        least the share `complete` of the captions, on average, names all.
+        attributes (B, A) -> (B captions, mentioned (B, A) bool: which attributes each names). On
+        average at least the share `complete` of the captions name all.
         """
         optional = [i for i, share in enumerate(self.keep) if share < 1]
         keep = torch.tensor(self.keep)[optional]
@@ -181,8 +181,8 @@ class World(Dataset):
 
     def texts(self) -> list[str]:
         """6,400 or more, so that every combination, word and phrasing occurs."""
-        every = self.all_combinations()
-        repeated = every.repeat(-(-6400 // len(every)), 1)
+        combinations = self.all_combinations()
+        repeated = combinations.repeat(-(-6400 // len(combinations)), 1)
         return self.write_captions(repeated, torch.Generator().manual_seed(0))[0]
 
     def batch(
@@ -213,14 +213,14 @@ class World(Dataset):
     def hard_negatives(self, size: int, generator: torch.Generator) -> Tensor:
         """Combinations (size, A), three quarters of them in groups that are hard to tell apart.
 
-        The digit, and of two digits their arrangement, is what CLIP learns last: where nothing else
-        tells the pictures of a group apart, it has to look at it. The rest is drawn at random and
-        teaches everything else.
+        CLIP learns the digit last, and of two digits also their arrangement. The pictures of a
+        group differ in nothing else, so CLIP cannot tell them apart without it. The rest are drawn
+        at random and teach all other attributes.
         """
         seen = self.seen_combinations()
         drawn = seen[torch.randint(len(seen), (size,), generator=generator)]
         groups = self.confusable(drawn)  # (size, k, A)
-        count = size * 15 // (16 * groups.shape[1])  # groups, as a fifth of each will be held out
+        count = size * 15 // (16 * groups.shape[1])  # more than 3/4, as a fifth will be held out
         hard = groups[:count][~self.is_held_out(groups[:count])]
         return torch.cat([hard, drawn[len(hard) :]])
 
@@ -229,9 +229,9 @@ class World(Dataset):
         same = batch.attributes[:, None] == batch.attributes[None]  # (pictures, captions, A)
         return (same | ~batch.mentioned[None]).all(dim=-1)
 
-    def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
+    def pool(self, seed: int = 0, device="cpu") -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed)
-        for _ in range(0, count or self.pool_size, POOL_BATCH):
+        for _ in range(0, self.pool_size, POOL_BATCH):
             yield self.batch(POOL_BATCH, "train", generator, device)
 
     def gallery(self, count: int, generator: torch.Generator) -> list[str]:
@@ -241,16 +241,16 @@ class World(Dataset):
         return [self.say(combination) for combination in chosen.tolist()]
 
     def describe(self) -> list[str]:
-        held_out, every = len(self.held_out_combinations()), len(self.all_combinations())
+        held_out, total = len(self.held_out_combinations()), len(self.all_combinations())
         names = f"{self.image_size} pixels, {', '.join(self.attributes)}"
-        return [f"rendered digits, {names}: {every:,} combinations, {held_out:,} of them held out"]
+        return [f"rendered digits, {names}: {total:,} combinations, {held_out:,} of them held out"]
 
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """Full captions of seen and of held-out combinations, each rendered twice."""
         groups = {"seen": self.seen_combinations(), "held_out": self.held_out_combinations()}
-        for i, (name, every) in enumerate(groups.items()):
+        for i, (name, combinations) in enumerate(groups.items()):
             generator = torch.Generator().manual_seed(seed + i)
-            wanted = {"attributes": cycle(every, count // 2, seed + i), "complete": 1.0}
+            wanted = {"attributes": cycle(combinations, count // 2, seed + i), "complete": 1.0}
             draw = partial(self.batch, count // 2, "test", generator, **wanted)
             groups[name] = draw(), draw()
         return groups

@@ -14,7 +14,7 @@ from ..errors import InputError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PATH = Path(__file__).resolve().parents[2] / "data" / "digits.npz"
-EVERY = 5  # the file is sorted by class; every fifth digit is for testing, the rest for training
+TEST_EVERY = 5  # every fifth digit of the file, which is sorted by class, is for testing
 
 
 @cache
@@ -32,5 +32,5 @@ def load_digits(split: str = "train") -> tuple[Tensor, Tensor]:
         )
     with np.load(PATH) as archive:
         images, labels = archive["images"], archive["labels"]
-    chosen = (np.arange(len(labels)) % EVERY == EVERY - 1) == (split == "test")
+    chosen = (np.arange(len(labels)) % TEST_EVERY == TEST_EVERY - 1) == (split == "test")
     return torch.from_numpy(images[chosen]).float() / 255, torch.from_numpy(labels[chosen]).long()

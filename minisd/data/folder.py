@@ -91,11 +91,11 @@ class Folder(Dataset):
         captions = np.array(batch.captions)  # (B,)
         return torch.from_numpy(captions[:, None] == captions[None]).to(batch.images.device)
 
-    def pool(self, seed: int = 0, device="cpu", count: int | None = None) -> Iterator[Batch]:
+    def pool(self, seed: int = 0, device="cpu") -> Iterator[Batch]:
         """Every training picture in a fixed order; the last batch is filled up from the start."""
-        every = self.indices["train"]
-        for first in range(0, count or len(every), POOL_BATCH):
-            yield self.take(every[torch.arange(first, first + POOL_BATCH) % len(every)], device)
+        train = self.indices["train"]
+        for first in range(0, len(train), POOL_BATCH):
+            yield self.take(train[torch.arange(first, first + POOL_BATCH) % len(train)], device)
 
     def shuffled(self, generator: torch.Generator) -> list[Tensor]:
         """The indices of all training pictures and of all test pictures."""

@@ -20,7 +20,7 @@ COLOURS = {  # red, green, blue
     "white": (1.0, 1.0, 1.0),
 }
 RGB = tuple(COLOURS.values())
-SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # natural variation: pixels, relative scale, radians
+SHIFT, STRETCH, TURN = 0.7, 0.06, 0.12  # random variation: pixels, relative scale, radians
 FINE = 2  # render at this many times the resolution, then average: no jagged edges
 
 
@@ -38,8 +38,8 @@ def draw_digit(
 ) -> Tensor:
     """The light (B, 3, 32, 32) in [0, 1] of digits on black pictures.
 
-    digit and colour (B,) are indices; scale and centre as for `transform`, but varied a little, as
-    nature would. chance (B, 5) in [0, 1) decides handwriting, scale, angle and shift.
+    digit and colour (B,) are indices; scale and centre as for `transform`, before a little random
+    variation. chance (B, 5) in [0, 1) decides handwriting, scale, angle and shift.
     """
     images, first, count = digits_by_class(split, digit.device)
     glyphs = images[first[digit] + (chance[:, 0] * count[digit]).long()]  # (B, 28, 28)
@@ -59,12 +59,12 @@ def transform(glyphs: Tensor, scale: Tensor, angle: Tensor, centre: Tensor) -> T
     # coordinates in which each picture spans [-1, 1].
     zoom = SIZE / 28 / scale
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
-    turn = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
-    side = SIZE * FINE
-    along = (torch.arange(side, device=glyphs.device) + 0.5) * (2 / side) - 1  # pixels' middles
-    pixels = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)  # (2, 64 * 64)
+    affine = torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2))  # (B, 2, 2)
+    n = SIZE * FINE
+    middles = (torch.arange(n, device=glyphs.device) + 0.5) * (2 / n) - 1  # of pixels, (64,)
+    pixels = torch.stack(torch.meshgrid(middles, middles, indexing="xy")).flatten(1)  # (2, 64 * 64)
     with torch.autocast(glyphs.device.type, enabled=False):  # coordinates need all 32 bits
-        source = turn @ pixels - turn @ (centre / (SIZE / 2))[..., None]  # (B, 2, 64 * 64)
-        grid = source.unflatten(-1, (side, side)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
+        source = affine @ pixels - affine @ (centre / (SIZE / 2))[..., None]  # (B, 2, 64 * 64)
+        grid = source.unflatten(-1, (n, n)).permute(0, 2, 3, 1)  # (B, 64, 64, 2)
         grey = F.grid_sample(glyphs[:, None], grid, align_corners=False)  # (B, 1, 64, 64)
     return F.avg_pool2d(grey, FINE)

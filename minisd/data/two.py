@@ -44,15 +44,15 @@ class TwoDigits(World):
 
     def layout(self, attributes: Tensor) -> list[tuple]:
         first, first_colour, relation, second, second_colour = attributes.unbind(dim=-1)
-        sides = torch.tensor(tuple(RELATIONS.values()), device=relation.device)  # (4, 2)
-        side = OFFSET * sides[relation]  # (B, 2)
-        return [(first, first_colour, SCALE, side), (second, second_colour, SCALE, -side)]
+        directions = torch.tensor(tuple(RELATIONS.values()), device=relation.device)  # (4, 2)
+        centre = OFFSET * directions[relation]  # (B, 2)
+        return [(first, first_colour, SCALE, centre), (second, second_colour, SCALE, -centre)]
 
     def canonical(self, attributes: Tensor) -> Tensor:
         """The same picture described from left to right or from top to bottom."""
         first, relation, second = attributes.split([2, 1, 2], dim=-1)
-        reversed = torch.cat([second, relation - 1, first], dim=-1)
-        return torch.where(relation % 2 == 1, reversed, attributes)
+        exchanged = torch.cat([second, relation - 1, first], dim=-1)
+        return torch.where(relation % 2 == 1, exchanged, attributes)
 
     def confusable(self, attributes: Tensor) -> Tensor:
         """Every first digit, every second digit, every arrangement: (B, 5) -> (B, 28, 5).
@@ -64,10 +64,10 @@ class TwoDigits(World):
         """
         digits = [self.every_value(attributes, column) for column in (0, 3)]  # (B, 10, 5) each
         ways = torch.stack([attributes, attributes[:, [3, 1, 2, 0, 4]]], dim=1)  # digits exchanged
-        ways = torch.cat([ways, ways[..., [0, 4, 2, 3, 1]]], dim=1)  # colours exchanged
-        upright = ways.clone()  # (B, 4, 5)
-        upright[..., 2] = (ways[..., 2] + 2) % 4  # above instead of left of, and so on
-        return torch.cat([*digits, ways, upright], dim=1)
+        ways = torch.cat([ways, ways[..., [0, 4, 2, 3, 1]]], dim=1)  # colours exchanged: (B, 4, 5)
+        turned = ways.clone()
+        turned[..., 2] = (ways[..., 2] + 2) % 4  # above instead of left of, and so on
+        return torch.cat([*digits, ways, turned], dim=1)
 
     def read(self, judge, images: Tensor) -> Tensor:
         """Read from left to right or from top to bottom: the relation is 0 (left of) or 2 (above).
@@ -89,11 +89,11 @@ class TwoDigits(World):
         return torch.cat([first[:, :2], relation, second[:, :2]], dim=1)
 
     def extra_rates(self, answers: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Binding: has each digit its own colour, wherever it is? Relation: are they where asked?
+        """Binding: does each digit have its own colour, wherever it is? Relation: is the order right?
 
-        The relation is right if the digits lie along the right line, and what is seen fits the
-        places asked for better than it fits them exchanged: the digits count, and where they do not
-        decide, the colours.
+        The relation is right if the digits lie along the right line and in the right order: the
+        answers match the truth better than they match it with its digits exchanged. Colours decide
+        only where the digits do not.
         """
         things, asked = (x[:, [0, 1, 3, 4]] for x in (answers, truth))
         exchanged = asked.roll(2, dims=1)
@@ -105,7 +105,7 @@ class TwoDigits(World):
 
 
 def variance_along(ink: Tensor) -> Tensor:
-    """The variance of where the light lies along a line: (B, N) -> (B,) in pixels^2."""
+    """The variance of the light's position along a line of N pixels: (B, N) -> (B,)."""
     x = torch.arange(ink.shape[1], device=ink.device, dtype=ink.dtype)
     share = ink / ink.sum(dim=1, keepdim=True).clamp(min=1e-6)
     mean = (share * x).sum(dim=1, keepdim=True)

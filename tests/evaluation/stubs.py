@@ -62,7 +62,7 @@ class Album(Dataset):
     def fits(self, batch):
         return torch.tensor([[a == b for b in batch.captions] for a in batch.captions])
 
-    def pool(self, seed=0, device="cpu", count=None):
+    def pool(self, seed=0, device="cpu"):
         yield self.take(self.indices["train"][:60])
         yield self.take(self.indices["train"][torch.arange(60, 120) % 100])  # filled up
 
