@@ -1,4 +1,4 @@
-"""The computer: its devices, the precision they are fast in, its name."""
+"""The computer: its devices, the precision that is fast on them, its name."""
 
 import os
 import platform
@@ -10,9 +10,9 @@ from .errors import InputError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one. InputError if there is no such.
+    """The device of that name; "auto" is a GPU if there is one. InputError if it does not exist.
 
-    Of several processes that the launcher started, each takes an NVIDIA GPU of its own.
+    Each of several processes takes an NVIDIA GPU of its own.
     """
     if name == "auto":
         apple = "mps" if torch.backends.mps.is_available() else "cpu"
@@ -38,7 +38,7 @@ def mixed_precision(device: str | torch.device) -> torch.autocast:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """Store a pixel's channels side by side: faster convolutions, except on Apple's GPUs."""
+    """Store the channels of a pixel together: faster convolutions, except on Apple's GPUs."""
     if next(model.parameters()).device.type != "mps":
         model.to(memory_format=torch.channels_last)
     return model

@@ -25,7 +25,7 @@ import torch
 
 from .errors import InputError
 
-MAX_LENGTH = 77  # CLIP's context: the most tokens that a text has, start and end among them
+MAX_LENGTH = 77  # CLIP's context: the most tokens in a text, start and end included
 Pair = tuple[str, str]  # two symbols, side by side
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = r"<\|startoftext\|>|<\|endoftext\|>"
@@ -36,8 +36,8 @@ SPECIALS, CHUNKS, WORDS = map(regex.compile, (f"({SPECIAL})", f"{SPECIAL}|{WORD}
 def byte_symbols() -> dict[int, str]:
     """One visible character for each byte 0..255, in the order of CLIP's vocabulary (GPT-2, 2019).
 
-    A printable byte stands for itself; blanks and control codes borrow characters from 256 on, so
-    that every symbol can be seen and a line of merges.txt can be split at its blank.
+    A printable byte stands for itself; spaces and control codes borrow characters from 256 on, so
+    that every symbol is visible and a line of merges.txt can be split at its space.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -51,25 +51,25 @@ SYMBOL_TO_BYTE = {symbol: byte for byte, symbol in BYTE_TO_SYMBOL.items()}
 def split_words(text: str) -> list[str]:
     """Normalise `text` and cut it into words, digits, runs of punctuation and special tokens.
 
-    No merge crosses the border of a word. Raises TypeError if `text` is not a string.
+    Merges never cross a word boundary. Raises TypeError if `text` is not a string.
     """
     if not isinstance(text, str):
         raise TypeError(f"a text must be a string, not {type(text).__name__}")
     return list(split_once(text))
 
 
-@lru_cache(maxsize=50_000)  # training meets each caption again and again
+@lru_cache(maxsize=50_000)  # captions recur in training
 def split_once(text: str) -> tuple[str, ...]:
-    """What split_words does, remembered."""
+    """split_words, cached."""
     words: list[str] = []
     for piece in SPECIALS.split(text):
         if piece in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
             words.append(piece)
             continue
         piece = unicodedata.normalize("NFC", piece)  # e and an accent become one character
-        piece = "".join(map(str.lower, piece))  # one by one, or a final sigma would differ
+        piece = "".join(map(str.lower, piece))  # each alone: a final sigma would differ
         for chunk in CHUNKS.findall(piece):  # "<|ENDOFTEXT|>" is one chunk here,
-            words += WORDS.findall(chunk)  # and three words here: so does transformers
+            words += WORDS.findall(chunk)  # and three words here, as in transformers
     return tuple(words)
 
 
@@ -118,11 +118,11 @@ def learn_merges(counts: dict[str, int], num_merges: int | None) -> list[Pair]:
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         for word, symbols in words.items():
-            if best in pairwise(symbols):  # only these words change, and the counts of their pairs
+            if best in pairwise(symbols):  # only these words and their pairs change
                 count_pairs(pairs, symbols, -counts[word])
                 words[word] = join_pair(symbols, best)
                 count_pairs(pairs, words[word], counts[word])
-        pairs = +pairs  # drops the pairs that are left nowhere
+        pairs = +pairs  # drops the pairs whose count is zero
     return merges
 
 
@@ -192,7 +192,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids (a list or a 1-D tensor) -> text: lower case, words apart, special tokens shown.
+        """Ids (a list or a 1-D tensor) -> text: lower case, words separated, special tokens shown.
 
         Bytes that are not UTF-8 (half a character) become U+FFFD. InputError for an unknown id.
         """
@@ -204,7 +204,7 @@ class Tokenizer:
         return text.replace(END_OF_WORD, " ").strip()
 
     def __call__(self, texts: str | list[str]) -> torch.LongTensor:
-        """B texts -> (B, L) ids: start, tokens, end, padded with end. What is too long is cut."""
+        """B texts -> (B, L) ids: start, tokens, end, padded with end. Longer texts are cut off."""
         texts = [texts] if isinstance(texts, str) else texts
         rows = [[self.start_id, *self.encode(text)[: self.max_length - 2]] for text in texts]
         padded = [row + [self.end_id] * (self.max_length - len(row)) for row in rows]
@@ -221,6 +221,6 @@ class Tokenizer:
         """
         if self.known_words is None:
             return []
-        seen = self.known_words | {START, END}
-        new = dict.fromkeys(word for word in split_words(text) if word not in seen)
+        known = self.known_words | {START, END}
+        new = dict.fromkeys(word for word in split_words(text) if word not in known)
         return [word for word in new if regex.search(r"[\p{L}\p{N}\p{So}]", word)]

@@ -89,7 +89,7 @@ class TwoDigits(World):
         return torch.cat([first[:, :2], relation, second[:, :2]], dim=1)
 
     def extra_rates(self, answers: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Binding: does each digit have its own colour, wherever it is? Relation: is the order right?
+        """Binding: has each digit its own colour, wherever it is? Relation: are they in place?
 
         The relation is right if the digits lie along the right line and in the right order: the
         answers match the truth better than they match it with its digits exchanged. Colours decide

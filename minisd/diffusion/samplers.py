@@ -19,7 +19,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) ->
 
 
 class Point(NamedTuple):
-    """One point of a trajectory: all that a step may look at. The step leads from t to s."""
+    """One point of a trajectory: everything that the step from t to s depends on."""
 
     t: int
     s: int  # negative: clean
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 class Sampler:
-    """What all samplers share, and what each may decide otherwise. One object walks once.
+    """What all samplers share, and what each may override. One object serves one trajectory.
 
     Arguments as in `trajectory`. A multistep sampler keeps earlier guesses in attributes.
     """
@@ -97,12 +97,12 @@ class DDPM(Sampler):
 
 
 def ddim_step(x0, eps, a_t, a_s, eta=0.0, noise=0.0):
-    """Combine x0 and eps anew for a_s; eta = 0 adds no noise, eta = 1 as much as DDPM.
+    """Mix x0 and eps again, now for a_s; eta = 0 adds no noise, eta = 1 as much as DDPM.
 
-    With eta = 0 the step may lead anywhere, also from clean to noisy (inversion).
+    With eta = 0 the step may also lead from clean to noisy (inversion).
     Source: Song, Meng and Ermon 2021, "Denoising diffusion implicit models", equations 12 and 16.
     """
-    # without eta the root is not taken: it is real only towards clean
+    # not computed without eta: in inversion it would be the root of a negative number
     sigma = eta * ((1 - a_s) / (1 - a_t) * (1 - a_t / a_s)).sqrt() if eta else 0.0
     rest = (1 - a_s - sigma**2).clamp(min=0)  # rounding makes it negative at a_t = 0 and eta = 1
     return a_s.sqrt() * x0 + rest.sqrt() * eps + sigma * noise
@@ -223,33 +223,33 @@ def trajectory(
     """The one sampling loop: yields (point, x_s) after every step; the last x_s is the sample.
 
     denoise(x_t, t) -> the network's prediction; x_T (B, C, H, W): the starting noise. eta, from 0
-    to 1: how much noise DDIM adds. start: the index of the first step taken; x_T then is noised to
+    to 1: how much noise DDIM adds. start: the index of the first step taken; x_T must be noised to
     its timestep, `SAMPLERS[sampler].pairs(schedule, steps)[start][0]`. callback(point, x_s): called
     after every step; latents that it returns replace x_s. Raises InputError, at the first point,
-    for an unknown sampler, steps or start out of range, or eta where it means nothing.
+    for an unknown sampler, steps or start out of range, or a sampler that takes no eta.
     """
     if sampler not in SAMPLERS:
         raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
     if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
-        who = " or ".join(name for name, rule in SAMPLERS.items() if rule.takes_eta)
-        raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {who}, not {eta}")
+        names = " or ".join(name for name, kind in SAMPLERS.items() if kind.takes_eta)
+        raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {names}, not {eta}")
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
     if not 0 <= start < steps:
         raise InputError(f"start must be from 0 to {steps - 1}, not {start}")
-    rule, x = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator), x_T
+    solver, x = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator), x_T
     for t, s in pairs[start:]:
-        x0, eps = rule.guess(x, t)
-        now = rule.correct(Point(t, s, x, x0, eps, rule.a(t), rule.a(s)))
-        x = rule.step(now)
+        x0, eps = solver.guess(x, t)
+        now = solver.correct(Point(t, s, x, x0, eps, solver.a(t), solver.a(s)))
+        x = solver.step(now)
         replaced = callback(now, x) if callback else None
         x = x if replaced is None else replaced
         yield now, x
 
 
 def sample(denoise, schedule, x_T, steps=20, progress=False, start=0, **options) -> Tensor:
-    """Run `trajectory`, whose arguments these are, to its end: the sample (B, C, H, W)."""
+    """Run `trajectory` with these arguments to its end: the sample (B, C, H, W)."""
     walk = trajectory(denoise, schedule, x_T, steps, start=start, **options)
-    if progress:  # the delay keeps a bar from standing above the message about a wrong argument
+    if progress:  # the delay keeps the bar from appearing above an error message
         walk = tqdm(walk, total=steps - start, delay=0.1)
     x = x_T
     for _, x_s in walk:

@@ -33,8 +33,8 @@ class ScheduleConfig:
 def make_betas(config: ScheduleConfig) -> Tensor:
     """The noise added at each step: (T,).
 
-    linear: Ho et al. 2020, section 4. scaled_linear: linear in the square root, as Rombach et al.
-    2022's code does it. cosine: Nichol and Dhariwal 2021, equation 17, with beta at most 0.999.
+    linear: Ho et al. 2020, section 4. scaled_linear: linear in the square root, as in the code of
+    Rombach et al. 2022. cosine: Nichol and Dhariwal 2021, equation 17, with beta at most 0.999.
     """
     name, steps = config.beta_schedule, config.num_train_timesteps
     start, end = config.beta_start, config.beta_end
@@ -44,8 +44,8 @@ def make_betas(config: ScheduleConfig) -> Tensor:
         return torch.linspace(start**0.5, end**0.5, steps) ** 2
     if name == "cosine":
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
-        left = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
-        return (1 - left[1:] / left[:-1]).clamp(max=0.999).float()
+        a = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+        return (1 - a[1:] / a[:-1]).clamp(max=0.999).float()
     raise InputError(f'beta_schedule must be "linear", "scaled_linear" or "cosine", not {name!r}')
 
 
@@ -69,7 +69,7 @@ class NoiseSchedule:
             raise InputError(f'prediction_type must be "epsilon" or "v_prediction", not {kind!r}')
         if kind == "epsilon" and config.rescale_betas_zero_snr:
             raise InputError(
-                "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing of x0"
+                "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing about x0"
             )
         self.alphas_cumprod = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
         if config.rescale_betas_zero_snr:

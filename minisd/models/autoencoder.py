@@ -96,7 +96,7 @@ class MidBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks; then half the resolution (the encoder's levels) or twice (the decoder's)."""
+    """Residual blocks, then half the resolution (in the encoder) or twice (in the decoder)."""
 
     def __init__(self, in_channels, out_channels, layers, groups, down=False, up=False):
         super().__init__()
@@ -172,7 +172,7 @@ class Autoencoder(nn.Module):
         nn.init.constant_(self.quant_conv.bias.data[channels:], -5.0)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The weights for Muon: all but those that meet pixels and latents directly."""
+        """The weights for Muon: all but the first and last layers of encoder and decoder."""
         halves = (self.encoder, self.decoder)
         return matrices_between(self, [c for h in halves for c in (h.conv_in, h.conv_out)])
 

@@ -1,4 +1,4 @@
-"""CLIP: a text tower and a vision tower that meet in one space.
+"""CLIP: a text tower and a vision tower that share one embedding space.
 
 Token ids (B, L) -> states (B, L, D); pictures (B, 3, H, W) -> features (B, D). Both towers are the
 same pre-norm transformer. Source: Radford et al. 2021, "Learning transferable visual models from
@@ -44,7 +44,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Both towers, and the width of the space in which they meet."""
+    """Both towers, and the width of the space that they share."""
 
     text: TextConfig
     vision: VisionConfig
@@ -201,7 +201,7 @@ class CLIP(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        """Words start small, as in CLIP; positions of patches at the scale of the patches."""
+        """Text embeddings start small, as in CLIP; patch positions at the scale of the patches."""
         text, vision = self.text_model.embeddings, self.vision_model.embeddings
         nn.init.normal_(text.token_embedding.weight, std=0.02)
         nn.init.normal_(text.position_embedding.weight, std=0.02)
@@ -209,7 +209,7 @@ class CLIP(nn.Module):
         nn.init.normal_(vision.class_embedding, std=0.3)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The weights for Muon: all but the embeddings, which meet words and pixels directly."""
+        """The weights for Muon: all but the embeddings."""
         return matrices_between(self, [self.text_model.embeddings, self.vision_model.embeddings])
 
     def encode_text(self, ids: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ class MultiHeadAttention(nn.Module):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)          # (B, heads, N, M)
         if mask is not None:
             scores = scores + mask
-        heads = self.softmax(scores) @ v                                  # (B, heads, N, d)
-        return heads.transpose(1, 2).flatten(2)                           # (B, N, C)
+        out = self.softmax(scores) @ v                                    # (B, heads, N, d)
+        return out.transpose(1, 2).flatten(2)                             # (B, N, C)
 
 
 class ResidualBlock(nn.Module):
@@ -94,7 +94,7 @@ def picture(x: Tensor, like: Tensor) -> Tensor:
 
 
 def levels(widths: tuple[int, ...]) -> list[tuple[int, int, bool]]:
-    """For each level of a half: the width before it, its own, and whether it is the last."""
+    """For each level: the width before it, its own width, and whether it is the last."""
     before = (widths[0], *widths[:-1])
     return [(a, b, i == len(widths)) for i, (a, b) in enumerate(zip(before, widths), start=1)]
 

@@ -44,9 +44,9 @@ class UNetConfig:
 
     def __post_init__(self):
         """InputError unless there is an entry of cross_attention for each level."""
-        levels, entries = len(self.block_out_channels), len(self.cross_attention)
-        if levels != entries:
-            count = f"{levels} levels and cross_attention {entries} entries"
+        widths, entries = len(self.block_out_channels), len(self.cross_attention)
+        if widths != entries:
+            count = f"{widths} levels and cross_attention {entries} entries"
             raise InputError(f"block_out_channels has {count}")
 
 
@@ -114,7 +114,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pixels attend to one another (attn1), then to the prompt (attn2); then an MLP for each."""
+    """Pixels attend to one another (attn1), then to the prompt (attn2); then each has an MLP."""
 
     def __init__(self, channels: int, context_dim: int, heads: int):
         super().__init__()
@@ -187,7 +187,7 @@ class DownBlock(Level):
 
 
 class UpBlock(Level):
-    """One level on the way up; each layer takes one skip connection beside its own input."""
+    """One level on the way up; each layer takes one skip connection besides its input."""
 
     def __init__(self, in_channels, out_channels, skips, attends, last, config: UNetConfig):
         ins = [in_channels] + [out_channels] * config.layers_per_block
@@ -255,7 +255,7 @@ class UNet(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The weights for Muon: all but those that meet latents and timesteps directly."""
+        """The weights for Muon: all but the first and last layers and the time embedding."""
         return matrices_between(self, [self.conv_in, self.time_embedding, self.conv_out])
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
