@@ -24,11 +24,11 @@ SAVE_EVERY = 30.0  # seconds between checkpoints
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast one network is trained."""
+    """The hyperparameters of training one network."""
 
     steps: int
     batch_size: int
-    learning_rate: float = 1e-3  # the highest: linear warm-up, then linear decay to zero
+    learning_rate: float = 1e-3  # the peak: linear warm-up, then linear decay to zero
     warmup: float = 0.05  # share of the steps
     ema_decay: float = 0.95  # averages over about the last 1 / (1 - decay) steps
     weight_decay: float = 0.01
@@ -44,13 +44,13 @@ class Recipe:
 
 
 def repeat_bits() -> None:
-    """Ask PyTorch for the same bits from the same seed. A CPU gives them anyway."""
+    """Make a GPU repeat the same bits from the same seed. A CPU does so anyway."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def generator_for(stream: str, step: int, seed: int, device="cpu") -> torch.Generator:
-    """The random numbers of one step, and of no other, so that a resumed run repeats them."""
+    """A generator for one step of one stream, so that a resumed run draws the same numbers."""
     digest = hashlib.sha256(f"{stream} {step} {seed}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))
 
@@ -71,13 +71,13 @@ def load_checkpoint(path: Path, run: dict, device: torch.device) -> dict:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         found = state["run"]
-        others = [name for name in {**found, **run} if found.get(name) != run.get(name)]
+        changed = [name for name in {**found, **run} if found.get(name) != run.get(name)]
     except Exception as error:
         message = f"{path} is damaged and cannot be resumed; delete it to train anew"
         raise InputError(message) from error
-    if others:
-        changed = f"{path} was trained with another {', '.join(others)}"
-        raise InputError(f"{changed}; resume with the same settings")
+    if changed:
+        message = f"{path} was trained with another {', '.join(changed)}"
+        raise InputError(f"{message}; resume with the same settings")
     return state
 
 
@@ -97,8 +97,8 @@ def train(
 
     loss_of_step(step): draws that step's batch and returns its loss; it must depend on nothing but
     the step and the weights. label: of the progress bar; None shows none. checkpoint: a file to
-    resume from if it exists, and to write. identity: what, beside recipe and configuration, makes
-    it a checkpoint of this run. shared: the modules whose work several processes share.
+    resume from if it exists, and to write. identity: what it must have in common with this run,
+    besides recipe and configuration. shared: the modules whose work several processes share.
     after_step(steps done, average): called after each step, e.g. to evaluate the moving average.
     InputError if the checkpoint is another run's or damaged, or if the loss is not finite.
     """
@@ -108,8 +108,8 @@ def train(
     total = recipe.steps + 1
     # A warm-up of exactly one step would make OneCycleLR divide by zero.
     warmup = 0.0 if recipe.warmup * total == 1 else float(recipe.warmup)
-    shape = {"pct_start": warmup, "anneal_strategy": "linear", "cycle_momentum": False}
-    schedules = [OneCycleLR(x, recipe.learning_rate, total, **shape) for x in optimizers]
+    linear = {"pct_start": warmup, "anneal_strategy": "linear", "cycle_momentum": False}
+    schedules = [OneCycleLR(x, recipe.learning_rate, total, **linear) for x in optimizers]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     average.n_averaged = average.n_averaged.cpu()  # kept on the CPU to avoid a sync at every step
     parts = [model, average, *optimizers, *schedules]

@@ -7,9 +7,9 @@ from torch import Tensor
 from ..diffusion import NoiseSchedule
 from ..models import CLIP, Autoencoder, UNet
 
-KL_WEIGHT = 0.02  # both terms are sums over a picture; Stable Diffusion's weight is 1e-6
-CHROMA_WEIGHT = 3.0  # brightness varies most, so without this the colours are learnt very late
-TIME_SPREAD = 1.5  # of log(signal / noise), about the time when both are equal
+KL_WEIGHT = 0.02  # both terms are summed over a picture; Stable Diffusion's weight is 1e-6
+CHROMA_WEIGHT = 3.0  # without it colours are learnt very late, as brightness varies most
+TIMESTEP_STD = 1.5  # standard deviation of the weight of timesteps, in log(signal / noise)
 
 
 def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -17,11 +17,11 @@ def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Genera
 
     images (B, 3, H, W) in [-1, 1]. The evidence lower bound of Kingma and Welling 2014, equation
     10, with a small weight on the KL as in Rombach et al. 2022, whose loss also has perceptual and
-    adversarial terms. The part of the error that changes the colour counts more.
+    adversarial terms. Errors in colour weigh more than errors in brightness.
     """
     reconstruction, posterior = model(images, generator)
     error = reconstruction.float() - images  # (B, 3, H, W)
-    chroma = error - error.mean(dim=1, keepdim=True)  # what is left of it at the same brightness
+    chroma = error - error.mean(dim=1, keepdim=True)  # the error of the colour alone
     distance = error.square() + CHROMA_WEIGHT * chroma.square()
     return (distance.sum(dim=(1, 2, 3)) + KL_WEIGHT * posterior.kl()).mean()
 
@@ -30,8 +30,8 @@ def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
     """Each picture should find its caption among all of the batch, and each caption its picture.
 
     images (B, 3, H, W), ids (B, L); fits[i, j] (B, B) bool: caption j is true of picture i. A true
-    caption is no negative: off the diagonal it leaves the softmax, so that `a blue four` is not
-    pushed away from other blue fours. Source: Radford et al. 2021, figure 3.
+    caption is not a negative: it is left out of the softmax off the diagonal, so that `a blue four`
+    is not pushed away from other blue fours. Source: Radford et al. 2021, figure 3.
     """
     logits = model(images, ids)  # (pictures, captions)
     pairs = torch.arange(len(images), device=images.device)
@@ -43,13 +43,13 @@ def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
 def random_timesteps(schedule: NoiseSchedule, count: int, generator: torch.Generator) -> Tensor:
     """Timesteps (count,), most often those where signal and noise are about equally strong.
 
-    Earlier ones leave nothing to decide, later ones nothing to see by. The logarithm of the ratio
-    gets a normal weight, as in the logit-normal times of Esser et al. 2024, section 3.1, and each
-    timestep a tenth of the highest, or the first step of sampling would never have been learnt.
+    There the network learns most. Their weight is normal in log(signal / noise), as for the
+    logit-normal times of Esser et al. 2024, section 3.1, plus a tenth of its maximum: otherwise the
+    first step of sampling, from pure noise, would never be learnt.
     """
-    every = torch.arange(len(schedule), device=generator.device)
-    log_ratio = schedule.snr(every).log() / 2  # (T,), -inf for pure noise
-    weight = 0.1 + torch.exp(-((log_ratio / TIME_SPREAD) ** 2) / 2)
+    timesteps = torch.arange(len(schedule), device=generator.device)
+    log_ratio = schedule.snr(timesteps).log() / 2  # (T,), -inf for pure noise
+    weight = 0.1 + torch.exp(-((log_ratio / TIMESTEP_STD) ** 2) / 2)
     return torch.multinomial(weight, count, replacement=True, generator=generator)
 
 

@@ -1,8 +1,8 @@
 """Muon for the hidden matrices of a network, AdamW for everything else.
 
-Adam adapts the step of each weight by itself. Muon treats the weights of a layer as the matrix that
-they are and steps along the nearest matrix whose singular values are all one: what is rare in the
-gradient (which digit the caption names) is learnt as fast as what is frequent (its colour).
+Adam adapts the step of each weight separately. Muon treats the weights of a layer as a matrix, and
+steps along the matrix nearest to the gradient whose singular values are all one: what is rare in
+the gradient (which digit the caption names) is learnt as fast as what is frequent (its colour).
 
 Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
 2025, "Muon is scalable for LLM training", section 2.2, for the size of a step. torch.optim.Muon is
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from . import parallel
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: steepest at zero
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. chose them for the slope at zero
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """(..., M, N) -> the same singular vectors, with singular values of about 0.7 to 1.2.
 
     With U S V' the singular value decomposition of X, a X + b (XX') X + c (XX')^2 X is
-    U (a S + b S^3 + c S^5) V': an odd polynomial of the singular values, again and again.
+    U (a S + b S^3 + c S^5) V': an odd polynomial of the singular values, applied `steps` times.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[-2] > matrix.shape[-1]
@@ -58,9 +58,9 @@ class Muon(torch.optim.Optimizer):
             ahead = [self.look_ahead(p, group["momentum"]).flatten(1) for p in used]
             directions = parallel.share_out(orthogonalize_all, ahead)  # each (O, I h w)
             for p, direction in zip(used, directions, strict=True):
-                size = 0.2 * math.sqrt(max(direction.shape))  # an entry's size is 1 / sqrt(max)
+                scale = 0.2 * math.sqrt(max(direction.shape))  # its entries are about 1 / sqrt(max)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(direction.reshape(p.shape), alpha=-group["lr"] * size)
+                p.add_(direction.reshape(p.shape), alpha=-group["lr"] * scale)
 
     def look_ahead(self, p: nn.Parameter, momentum: float) -> Tensor:
         """Nesterov's momentum: the moving average of the gradients, and this gradient once more."""
@@ -72,10 +72,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimizers_for(model: nn.Module, learning_rate: float, weight_decay: float) -> list:
-    """The optimizers of all weights that want gradients, one or two of them.
+    """One or two optimizers for all weights that require gradients.
 
-    Muon takes what the model calls its `hidden_matrices()`, AdamW all else. A model without that
-    method is left to AdamW.
+    Muon takes the model's `hidden_matrices()`, AdamW all other weights. Without that method AdamW
+    takes the whole model.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:

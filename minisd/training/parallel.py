@@ -4,8 +4,8 @@
 
 Every process draws the same batch, sends its own chunk of it through the networks, and gathers the
 outputs of all. So each holds the outputs of the whole batch and computes the same loss, even
-CLIP's, which compares every picture with every caption. In the backward pass each follows its own
-chunk, and the gradients are summed. A single process does none of this.
+CLIP's, which compares every picture with every caption. In the backward pass each process follows
+its own chunk, and the gradients are summed. A single process does none of this.
 """
 
 import logging
@@ -27,7 +27,7 @@ def launch(processes: int, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    for name in ("MMAP", "TRIM"):  # glibc keeps freed memory for the next step, up to a gigabyte
+    for name in ("MMAP", "TRIM"):  # glibc keeps up to a gigabyte of freed memory for the next step
         os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(2**30))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process reports
     launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
@@ -56,14 +56,14 @@ def rank() -> int:
 
 
 def wait() -> None:
-    """Wait until every process has come this far."""
+    """Wait until every process has reached this line."""
     if count() > 1:
         dist.barrier()
 
 
 @contextmanager
 def processes(device: torch.device):
-    """Join the other processes, if the launcher started any. InputError if they cannot share."""
+    """Join the other processes if there are any. InputError if the device cannot be shared."""
     if launched():
         if device.type == "mps" and os.environ["WORLD_SIZE"] != "1":
             raise InputError("an Apple GPU trains in one process only; or take --device cpu")
@@ -98,7 +98,7 @@ def gather(mine: Tensor) -> Tensor:
 
 
 class Chunk(torch.autograd.Function):
-    """chunk, with gradients: the gradients of all chunks, gathered."""
+    """`chunk` for autograd: its backward pass gathers the gradients of all chunks."""
 
     @staticmethod
     def forward(ctx, whole: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Chunk(torch.autograd.Function):
 
 @contextmanager
 def shared(*modules: nn.Module):
-    """Inside it each process runs these modules on its chunk of a batch and gets the whole back.
+    """A context in which each process runs the modules on its chunk and gets all outputs back.
 
     Their inputs are tensors (B, ...), and so is their output.
     """
@@ -149,4 +149,4 @@ def share_out(work: Callable[[list[Tensor]], list[Tensor]], tensors: list[Tensor
         return work(tensors)
     done = [torch.zeros_like(x) for x in tensors]
     done[rank() :: count()] = work(tensors[rank() :: count()])
-    return sum_over_processes(done)  # what the others did is zero here
+    return sum_over_processes(done)  # each process holds zeros for the work of the others

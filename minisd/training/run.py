@@ -24,7 +24,7 @@ NETWORKS = {
     "vision": VisionConfig(),
     "unet": UNetConfig(),
 }
-DERIVED = {  # set by the dataset, the tokenizer, the other networks or by measuring
+DERIVED = {  # fields set by the dataset, the tokenizer, other networks or measurements
     "autoencoder": {"in_channels", "scaling_factor"},
     "text": {"vocab_size", "end_id", "max_length"},
     "vision": {"image_size"},
@@ -40,7 +40,7 @@ def recipes_for(dataset: Dataset, effort: float = 1) -> dict[str, Recipe]:
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, on what, how, where, from which seed.
+    """What is trained, on what, how, where, and from which seed.
 
     folder: where the checkpoint goes; networks: their configurations, of which `clip_config` and
     `unet_config` fill in the fields that other parts decide.
@@ -63,7 +63,7 @@ class Run:
         return self.networks["autoencoder"]
 
     def clip_config(self, tokenizer: Tokenizer | None = None) -> CLIPConfig:
-        """Without a tokenizer, the sizes that it decides are not yet right."""
+        """Without a tokenizer, the fields that it decides keep their defaults."""
         text = self.networks["text"]
         if tokenizer:
             size, end, length = len(tokenizer), tokenizer.end_id, tokenizer.max_length
@@ -74,9 +74,9 @@ class Run:
     @property
     def unet_config(self) -> UNetConfig:
         latents, width = self.autoencoder_config, self.networks["text"].hidden_size
-        side, channels = self.dataset.image_size // latents.downscale, latents.latent_channels
-        sizes = {"sample_size": side, "in_channels": channels, "out_channels": channels}
-        return replace(self.networks["unet"], **sizes, cross_attention_dim=width)
+        size, channels = self.dataset.image_size // latents.downscale, latents.latent_channels
+        shape = {"sample_size": size, "in_channels": channels, "out_channels": channels}
+        return replace(self.networks["unet"], **shape, cross_attention_dim=width)
 
 
 def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

@@ -21,19 +21,19 @@ from .loop import generator_for, progress, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .run import NETWORKS, Run
 
-CAPTION_DROPOUT = 0.1  # share of the captions that the U-Net gets the empty prompt for
-SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # suits what the recipes train: benchmarks/README.md
+CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
+SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # chosen for these recipes: benchmarks/README.md
 TIMED = 3  # steps of each stage, to estimate how long a run will take
 
-# The names of the streams of random numbers are hashed into their seeds: another name trains other
-# weights. So these change only together with the weights in data/.
+# The names of the streams of random numbers are hashed into seeds, so another name trains other
+# weights. Change them only together with the weights in data/.
 IMAGES, POSTERIOR_NOISE = "pictures to compress", "noise in latents"
 SCALE_IMAGES, PAIRS, LATENT_NOISE = "pictures to measure", "pictures to name", "latents to noise"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the loop trains in one of the three stages."""
+    """One of the three stages: a model and its loss."""
 
     name: str
     model: nn.Module
@@ -48,7 +48,7 @@ def train_tokenizer(run: Run) -> Tokenizer:
 
 
 def autoencoder_stage(run: Run) -> Stage:
-    """Stage 1: compress pictures."""
+    """Stage 1: compress pictures into latents."""
     torch.manual_seed(run.seed)
     model = Autoencoder(run.autoencoder_config).to(run.device)
     size = run.recipes["autoencoder"].batch_size
@@ -63,7 +63,7 @@ def autoencoder_stage(run: Run) -> Stage:
 
 
 def clip_stage(run: Run, tokenizer: Tokenizer) -> Stage:
-    """Stage 2: bring captions and pictures into one space."""
+    """Stage 2: embed captions and pictures in one space."""
     torch.manual_seed(run.seed + 1)
     model = CLIP(run.clip_config(tokenizer)).to(run.device)
     size = run.recipes["clip"].batch_size
@@ -82,16 +82,16 @@ def unet_stage(
 ) -> Stage:
     """Stage 3: predict v in noised latents (N, 4, H, W), given their captions (N, L, D).
 
-    empty (1, L, D): the context of the empty prompt, which stands in for some of the captions.
+    empty (1, L, D): the context of the empty prompt, which replaces some of the captions.
     """
     torch.manual_seed(run.seed + 2)
     model = UNet(run.unet_config).to(run.device)
-    size = (run.recipes["unet"].batch_size,)
+    shape = (run.recipes["unet"].batch_size,)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
-        chosen = torch.randint(len(latents), size, generator=generator, device=run.device)
-        dropped = torch.rand(size, generator=generator, device=run.device) < CAPTION_DROPOUT
+        chosen = torch.randint(len(latents), shape, generator=generator, device=run.device)
+        dropped = torch.rand(shape, generator=generator, device=run.device) < CAPTION_DROPOUT
         context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
         return denoising_loss(model, schedule, latents[chosen], context, generator)
 
@@ -99,7 +99,7 @@ def unet_stage(
 
 
 def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
-    """Train a stage's model, or go on where a killed run stopped. `after_step` as in `train`."""
+    """Train a stage's model, or resume where a killed run stopped. `after_step` as in `train`."""
     name, stages = stage.name, list(run.recipes)
     options = {
         "label": f"{stages.index(name) + 1}/{len(stages)} {name}",
@@ -136,7 +136,7 @@ def encode_pool(
     """The N pictures of the dataset's pool: latents (N, 4, H, W) and contexts (N, L, D).
 
     They are encoded once and noised again and again. The latents are the posterior's means: its
-    noise, which made the decoder robust, would only blur what the U-Net is to learn.
+    noise, which made the decoder robust, would only blur what the U-Net learns.
     """
     latents, contexts = [], []
     batches = math.ceil(run.dataset.pool_size / POOL_BATCH)
@@ -169,8 +169,8 @@ def train_unet(
 def check(run: Run, resume: bool) -> None:
     """InputError for what would fail later.
 
-    The folder holds something and `resume` is not asked for, or the other way round; the processes
-    cannot share the batches; the networks do not fit together.
+    Without `resume` the folder must be new or empty, with it there must be a run to resume. The
+    processes must be able to share the batches, and the networks must fit together.
     """
     for size in (*(recipe.batch_size for recipe in run.recipes.values()), POOL_BATCH):
         if size % parallel.count():
@@ -183,14 +183,14 @@ def check(run: Run, resume: bool) -> None:
     try:
         check_networks(run)
     except Exception as error:
-        if run.networks == NETWORKS:  # then it is a bug, not somebody's configuration
+        if run.networks == NETWORKS:  # then it is a bug, not the user's configuration
             raise
         raise InputError(f"these networks do not fit together: {error}") from error
 
 
 @torch.no_grad()
 def check_networks(run: Run) -> None:
-    """Build all networks and call each once."""
+    """Build all networks and run each once."""
     images = torch.zeros(2, 3, run.dataset.image_size, run.dataset.image_size)
     clip = CLIP(run.clip_config())
     ids = torch.zeros(2, clip.config.text.max_length, dtype=torch.long)
@@ -200,7 +200,7 @@ def check_networks(run: Run) -> None:
 
 
 def estimate(run: Run, tokenizer: Tokenizer) -> float:
-    """Seconds that the three training loops will take here. The U-Net learns from noise."""
+    """Seconds that the three training loops will take here; times the U-Net on random latents."""
     autoencoder, clip = autoencoder_stage(run), clip_stage(run, tokenizer)
     unet, text = run.unet_config, clip.model.config.text
     latents = torch.randn(16, unet.in_channels, unet.sample_size, unet.sample_size).to(run.device)
@@ -217,9 +217,9 @@ def estimate(run: Run, tokenizer: Tokenizer) -> float:
 
 
 def train_all(run: Run, resume: bool = False) -> StableDiffusion:
-    """All three stages, from nothing or from where a killed run stopped. Saves the pipeline."""
+    """Run all three stages, or resume where a killed run stopped. Saves the pipeline."""
     check(run, resume)
-    parallel.wait()  # until every process has looked
+    parallel.wait()  # until every process has checked the folder
     run.working.mkdir(parents=True, exist_ok=True)
     repeat_bits()
 
@@ -227,8 +227,8 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     autoencoder = train_autoencoder(run)
     clip = train_clip(run, tokenizer)
     unet = train_unet(run, tokenizer, clip.text_model, autoencoder, schedule)
-    parts = tokenizer, clip.text_model, unet, autoencoder, schedule, clip
-    pipe = StableDiffusion(*parts, defaults=SAMPLING, data=run.dataset.about)
+    own = {"defaults": SAMPLING, "data": run.dataset.about}
+    pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip, **own)
     if parallel.rank() == 0:
         pipe.save_pretrained(run.folder, dtype=torch.float16)
         write_json(run.folder / "training.json", record(run))
@@ -237,7 +237,7 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
 
 
 def record(run: Run) -> dict:
-    """How the weights were made. Seconds are those in the training loops, without interruptions."""
+    """How the weights were made. Seconds are those spent in the training loops."""
     stages = {}
     for name, recipe in run.recipes.items():
         state = torch.load(run.working / f"{name}.ckpt", map_location="cpu", weights_only=True)
