@@ -101,7 +101,10 @@ def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
         except (ValueError, KeyError) as error:
             message = f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
             raise InputError(message) from error
-        changed[name] = replace(changed[name], **{key: value})
+        try:
+            changed[name] = replace(changed[name], **{key: value})
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     return changed
 
 
