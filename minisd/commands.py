@@ -1,6 +1,6 @@
 """What the command line does: train, sample, evaluate."""
 
-import json
+import shlex
 import time
 from argparse import Namespace
 from dataclasses import fields
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from . import data, plots
-from .checkpoint import read_json
+from .checkpoint import read_json, write_json
 from .errors import InputError
 from .evaluation import Judge, Settings, evaluate, format_results
 from .machine import describe, pick_device
@@ -33,7 +33,7 @@ def train(o: Namespace) -> None:
         minutes = estimate(run, train_tokenizer(run)) / 60
         if parallel.rank() == 0:
             print(*dataset.describe(), sep="\n")
-            print(f"training will take about {minutes:.0f} minutes on this machine", flush=True)
+            print(f"training will take about {minutes:.1f} minutes on this machine", flush=True)
         pipe = train_all(run, o.resume)
         if parallel.rank() > 0:
             return
@@ -45,7 +45,8 @@ def train(o: Namespace) -> None:
     drawn = pipe(captions, generator=generator).images
     plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
     print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
-    print(f'draw with it: python -m minisd sample "{captions[0]}" --weights {o.out}')
+    command = ["python", "-m", "minisd", "sample", captions[0], "--weights", str(o.out)]
+    print(f"draw with it: {shlex.join(command)}")
     settings = Settings(seed=o.seed, training_seed=o.seed)
     report(pipe, judge, dataset, settings, o.out / "evaluation.json")
 
@@ -72,10 +73,10 @@ def sample(o: Namespace) -> None:
 def measure(o: Namespace) -> None:
     """Measure a checkpoint on the data that it was trained on, or on what --data names."""
     device = pick_device(o.device)
-    if o.json:
-        o.json.parent.mkdir(parents=True, exist_ok=True)  # now, not after the long work
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     dataset = dataset_of(pipe, o)
+    if o.json and o.json.is_dir():  # said now, not after the long work
+        raise InputError(f"{o.json} is a folder, and --json needs a file")
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
@@ -90,8 +91,12 @@ def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
     if not name:
         raise InputError(f"{o.weights} does not say what it was trained on; name it with --data")
     dataset = data.load_dataset(name, o.size or about.get("image_size"))
-    if about and not dataset.matches(about):
-        raise InputError(f"{o.weights} was trained on other pictures than those of {name}: {about}")
+    now = dataset.identity
+    changed = [
+        f"{key} {about.get(key)}, not {now[key]}" for key in now if now[key] != about.get(key)
+    ]
+    if about and changed:
+        raise InputError(f"{o.weights} was trained on other data: {'; '.join(changed)}")
     return dataset
 
 
@@ -107,4 +112,4 @@ def report(pipe, judge, dataset: data.Dataset, settings: Settings, file: Path | 
     seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
     print(format_results(results))
     if file:
-        file.write_text(json.dumps({**seconds, **results}, indent=2) + "\n", encoding="utf-8")
+        write_json(file, {**seconds, **results})

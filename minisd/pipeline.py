@@ -79,6 +79,8 @@ class StableDiffusion:
 
         # 4. The decoder makes pixels of the clean latents.
         images = self.decode(latents)  # (B, 3, H, W) in [0, 1]
+        if not images.isfinite().all():
+            raise InputError("these weights or latents give pictures that are not finite numbers")
         return Output(to_pil(images) if output_type == "pil" else images)
 
     def __post_init__(self):
@@ -176,7 +178,8 @@ class StableDiffusion:
         directory = Path(directory)
         if not (directory / "model_index.json").exists():
             what = f"{directory} holds no checkpoint (no model_index.json)"
-            raise InputError(f"{what}; train one with: python -m minisd train")
+            resume = f" --out {directory} --resume" if (directory / "training").exists() else ""
+            raise InputError(f"{what}; train one with: python -m minisd train{resume}")
         names = vars(ScheduleConfig())
         config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
         schedule = NoiseSchedule(ScheduleConfig(**config))

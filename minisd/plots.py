@@ -169,9 +169,11 @@ def diagram(*lit: str) -> Figure:
 
 
 def check_name(path: str | Path) -> None:
-    """InputError if a file of this name cannot be a picture."""
+    """InputError if a file of this name cannot be a picture, or if there is a folder."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise InputError(f"{path} must end in {', '.join(SUFFIXES)}")
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder")
 
 
 def save(figure: Figure, path: str | Path) -> None:

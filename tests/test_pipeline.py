@@ -223,9 +223,9 @@ def test_long_prompts_and_unknown_words_are_told_of_once(draw):
         draw(["a red elephant"] * 3)
     assert [str(w.message) for w in told] == ["the model never saw these words: elephant"]
     with pytest.warns(UserWarning) as told:
-        draw(["a red elephant", "two elephants", "an elephant and a mouse"])
+        draw(["a red elephant", "two mice", "an elephant"])
     (words,) = (str(w.message).partition(": ")[2] for w in told)
-    assert words == "elephant, elephants, and, mouse"
+    assert words == "elephant, mice"
     with pytest.warns(UserWarning, match="cut: 'orange nine'"):
         draw("the picture of a small red seven at the top left is the large orange nine")
 

@@ -44,12 +44,14 @@ class Dataset(ABC):
 
     @property
     def about(self) -> dict:
-        """What identifies this dataset, as JSON holds it. A checkpoint keeps it."""
+        """What a checkpoint keeps of the dataset: the name by which to load it, and more."""
         return {"name": self.name}
 
-    def matches(self, about: dict) -> bool:
-        """Whether `about`, which a checkpoint has kept, describes this dataset."""
-        return about == self.about
+    @property
+    def identity(self) -> dict:
+        """`about` without the name, if other things tell whether it is the same dataset."""
+        about = self.about
+        return {key: about[key] for key in about if key != "name" or len(about) == 1}
 
     @abstractmethod
     def texts(self) -> list[str]:

@@ -1,12 +1,13 @@
 """Your own captioned pictures: a folder in the layout of Hugging Face's imagefolder.
 
-One of: pictures and a `metadata.jsonl` or `metadata.csv` with `file_name` and `text`; each
-`name.png` beside a `name.txt`; or a folder for each class, whose name is the caption.
+One of: a `metadata.jsonl` or `metadata.csv` with `file_name` and `text` beside the pictures, there
+or in subfolders; `name.txt` beside `name.png`; a folder for each class, whose name is the caption.
 """
 
 import csv
 import hashlib
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ TEST_SHARE = 10  # one picture in ten is held back for testing
 LEAST = 50  # pictures; five of them for testing
 NUM_MERGES = 2000  # of the tokenizer: frequent words become one token, rare ones a few
 BACKGROUND = "white"  # behind transparent pixels
+NAMED = 5  # skipped files that are named; the others are counted
 
 
 class Folder(Dataset):
@@ -35,38 +37,37 @@ class Folder(Dataset):
 
     def __init__(self, folder: str | Path, image_size: int = 32):
         self.folder, self.image_size = Path(folder), image_size
-        self.name = self.folder.name
+        self.name = str(self.folder.resolve())
         if not self.folder.is_dir():
             raise InputError(f"{folder} is not a folder of pictures")
-        captions = read_captions(self.folder)
-        pixels, self.captions, self.broken = [], [], {}  # broken: file -> what is wrong with it
-        for path, caption in tqdm(captions.items(), desc="pictures", unit="file", delay=0.5):
+        self.skipped: list[str] = []  # a line for each picture that is left out
+        pixels, self.captions = [], []
+        pairs = tqdm(read_captions(self.folder), desc="pictures", unit="file", delay=0.5)
+        for path, caption in pairs:
             try:
+                if not caption:
+                    raise ValueError("it has no caption")
                 pixels.append(read_picture(path, image_size))
                 self.captions.append(caption)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                self.broken[path] = str(error) or type(error).__name__
-        if len(pixels) < LEAST:
-            found = f"{folder} has {len(pixels)} captioned pictures that can be read"
-            raise InputError(f"{found}; training needs {LEAST} or more")
-        self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
+                self.skipped.append(f"skipped {path}: {error or type(error).__name__}")
         digests = [hashlib.sha256(picture.tobytes()).digest() for picture in pixels]
-        order = sorted(range(len(digests)), key=digests.__getitem__)  # equal pictures side by side
-        count = len(order) // TEST_SHARE
-        self.indices = {"test": torch.tensor(order[:count]), "train": torch.tensor(order[count:])}
+        if len(set(digests)) < LEAST:
+            found = f"{folder} has {len(set(digests))} different captioned pictures"
+            reason = f" ({self.skipped[0]})" if self.skipped else ""
+            raise InputError(f"{found}; training needs {LEAST} or more{reason}")
+        self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
+        limit = sorted(digests)[len(digests) // TEST_SHARE]  # equal pictures are on one side of it
+        held_back = torch.tensor([digest < limit for digest in digests])
+        self.indices = {"train": (~held_back).nonzero()[:, 0], "test": held_back.nonzero()[:, 0]}
+        self.pool_size = len(self.indices["train"])
         everything = b"".join(digests) + "\0".join(self.captions).encode()
         self.fingerprint = hashlib.sha256(everything).hexdigest()[:16]
-        self.pool_size = len(self.indices["train"])
 
     @property
     def about(self) -> dict:
-        """The absolute path, so that `evaluate` finds the pictures again, and what they were."""
-        about = {"name": str(self.folder.resolve()), "image_size": self.image_size}
-        return {**about, "pictures": len(self.captions), "fingerprint": self.fingerprint}
-
-    def matches(self, about: dict) -> bool:
-        """The same pictures and captions at the same size, wherever the folder lies now."""
-        return {**about, "name": ""} == {**self.about, "name": ""}
+        about = {"name": self.name, "image_size": self.image_size, "pictures": len(self.captions)}
+        return {**about, "fingerprint": self.fingerprint}
 
     def texts(self) -> list[str]:
         return self.captions_of(self.indices["train"])
@@ -116,56 +117,87 @@ class Folder(Dataset):
         return self.captions_of(torch.cat([train[: count - n], test[:n]]))
 
     def describe(self) -> list[str]:
-        longest = max(self.captions, key=len)
+        longest = textwrap.shorten(max(self.captions, key=len), 80, placeholder=" ...")
         lines = [
             f"{self.folder}: {len(self.captions):,} pictures with {len(set(self.captions)):,} "
             f"different captions, cropped and resized to {self.image_size} pixels",
             f"{len(self.indices['test']):,} of them are held back for testing",
             f"the longest caption: {longest!r}",
+            *self.skipped[:NAMED],
         ]
-        return lines + [f"skipped {path}: {why}" for path, why in self.broken.items()]
+        more = len(self.skipped) - NAMED
+        return lines + ([f"and {more:,} more were skipped"] if more > 0 else [])
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """One picture, the middle square of it, on a plain background: (S, S, 3) uint8."""
+    """One picture, the middle square of it, on a plain background: (S, S, 3) uint8.
+
+    ValueError if its pixels have no known range.
+    """
     with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image).convert("RGBA")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise ValueError(f"its mode is {image.mode}; save it with 8 bits a channel")
+        image = image.convert("RGBA")
     plain = Image.new("RGBA", image.size, BACKGROUND)
     square = ImageOps.fit(Image.alpha_composite(plain, image), (size, size))
     return np.asarray(square.convert("RGB"))
 
 
-def read_captions(folder: Path) -> dict[Path, str]:
-    """{picture: caption}, in the order of the files' names. InputError if there are no captions."""
-    metadata = [folder / "metadata.jsonl", folder / "metadata.csv"]
-    if found := [path for path in metadata if path.exists()]:
-        captions = read_metadata(found[0])
-    else:
-        suffixes = Image.registered_extensions()
-        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
-        beside = {f: f.with_suffix(".txt") for f in files if f.with_suffix(".txt").exists()}
-        captions = {f: text.read_text(encoding="utf-8") for f, text in beside.items()}
-        if not captions:  # then the folders are the classes
-            captions = {f: f.parent.name.replace("_", " ") for f in files if f.parent != folder}
-    captions = {path: " ".join(text.split()) for path, text in captions.items()}
-    if not any(captions.values()):
+def read_captions(folder: Path) -> list[tuple[Path, str]]:
+    """(picture, caption) pairs in the order of the files' names; a picture without has ""."""
+    visible = [f for f in sorted(folder.rglob("*")) if not f.name.startswith(".")]
+    readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    pictures = [f for f in visible if f.suffix.lower() in readable and f.is_file()]
+    pairs = [
+        pair
+        for file in visible
+        if file.name in ("metadata.jsonl", "metadata.csv")
+        for pair in read_metadata(file)
+    ]
+    if pairs:
+        named = {path.resolve() for path, _ in pairs}
+        pairs += [(path, "") for path in pictures if path.resolve() not in named]
+    elif any(path.with_suffix(".txt").exists() for path in pictures):
+        pairs = [(path, read_text(path.with_suffix(".txt"))) for path in pictures]
+    else:  # then the folders are the classes
+        names = [path.parent.name.replace("_", " ") for path in pictures]
+        pairs = [(p, "" if p.parent == folder else n) for p, n in zip(pictures, names)]
+    pairs = sorted((path, " ".join(text.split())) for path, text in pairs)
+    if not any(text for _, text in pairs):
         raise InputError(
             f"{folder} has no captions: it needs a metadata.jsonl or metadata.csv with file_name "
             "and text, a name.txt beside each name.png, or a folder for each class"
         )
-    return dict(sorted(captions.items()))
+    return pairs
 
 
-def read_metadata(path: Path) -> dict[Path, str]:
-    """The rows of a metadata file. InputError with its line if one lacks file_name or text."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
+def read_text(path: Path) -> str:
+    """What a file says, "" if it is missing. InputError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {error}") from error
+
+
+def read_metadata(path: Path) -> list[tuple[Path, str]]:
+    """The rows of a metadata file. InputError with its number for a row that cannot be read."""
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
+    pairs = []
+    for number, row in enumerate(
+        csv.DictReader(lines) if path.suffix == ".csv" else lines, start=1
+    ):
         try:
-            rows = list(csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, file))
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: {error}") from error
-    captions = {}
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not {"file_name", "text"} <= row.keys():
-            raise InputError(f"{path}: row {number} lacks file_name or text: {row}")
-        captions[path.parent / row["file_name"]] = str(row["text"] or "")
-    return captions
+            row = json.loads(row) if isinstance(row, str) else row
+            name, text = row["file_name"], row["text"]
+            if None in row or not isinstance(name, str) or not isinstance(text, str | int | float):
+                raise ValueError(f"it needs one file_name and one text, and is {row}")
+            f"{name}{text}".encode()  # half a character has no UTF-8
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            reason = textwrap.shorten(reason, 200, placeholder=" ...")
+            raise InputError(f"{path}: row {number} cannot be read: {reason}") from error
+        pairs.append((path.parent / name, str(text)))
+    return pairs

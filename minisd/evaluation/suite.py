@@ -108,7 +108,8 @@ def evaluate(
     every = torch.cat(list(drawn.values()))
     real, again = (torch.cat([pair[i].images for pair in groups.values()]) for i in (0, 1))
     generator = torch.Generator().manual_seed(settings.seed + 100)
-    test = dataset.batch(settings.samples, "test", generator)
+    count = settings.samples if world else len(batches["held_out"].captions)
+    test = dataset.batch(count, "test", generator)
     results: dict = {"data": dataset.about}
     results["settings"] = vars(settings) | {"samples": len(every)}  # a small dataset has fewer
     for name, batch in batches.items() if world else ():

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .layers import MultiHeadAttention, matrices_between, tokens
 
 
@@ -40,6 +41,11 @@ class VisionConfig:
     num_layers: int = 4
     num_heads: int = 4
     hidden_act: str = "quick_gelu"
+
+    def __post_init__(self):
+        """InputError unless patches fill the picture."""
+        if self.image_size % self.patch_size:
+            raise InputError(f"patches of {self.patch_size} do not fill {self.image_size} pixels")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class Recipe:
         for name, value in asdict(self).items():
             if name in limits and not 0 <= value <= limits[name]:
                 raise InputError(f"{name} must be from 0 to {limits[name]}, not {value}")
+            if name == "learning_rate" and value == 0:
+                raise InputError("learning_rate must be more than 0, or nothing is learnt")
             if name not in limits and value < 1:
                 raise InputError(f"{name} must be at least 1, not {value}")
 

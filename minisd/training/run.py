@@ -102,7 +102,13 @@ def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
         except (ValueError, KeyError) as error:
             message = f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
             raise InputError(message) from error
-    return {name: replace(config, **changes[name]) for name, config in configs.items()}
+    changed = {}
+    for name, config in configs.items():
+        try:
+            changed[name] = replace(config, **changes[name])
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+    return changed
 
 
 def parse_like(present: Any, text: str) -> Any:

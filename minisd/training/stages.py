@@ -104,7 +104,7 @@ def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
     options = {
         "label": f"{stages.index(name) + 1}/{len(stages)} {name}",
         "checkpoint": run.working / f"{name}.ckpt",
-        "identity": {"seed": run.seed, "stage": name, "data": run.dataset.about},
+        "identity": {"seed": run.seed, "stage": name, "data": run.dataset.identity},
         "shared": stage.shared,
         "after_step": after_step,
     }
@@ -172,10 +172,10 @@ def check(run: Run, resume: bool) -> None:
     Without `resume` the folder must be new or empty, with it there must be a run to resume. The
     processes must be able to share the batches, and the networks must fit together.
     """
-    for size in (*(recipe.batch_size for recipe in run.recipes.values()), POOL_BATCH):
+    sizes = {f"{name}.batch_size": recipe.batch_size for name, recipe in run.recipes.items()}
+    for name, size in (sizes | {"the pool's batch": POOL_BATCH}).items():
         if size % parallel.count():
-            cannot = f"{parallel.count()} processes cannot share batches of {size}"
-            raise InputError(f"{cannot}; take 1, 2, 4 or 8")
+            raise InputError(f"{parallel.count()} processes cannot share {name} of {size}")
     if not resume and run.folder.exists() and any(run.folder.iterdir()):
         raise InputError(f"{run.folder} is not empty; go on with --resume, or choose another --out")
     if resume and not run.working.exists():

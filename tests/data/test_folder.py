@@ -67,7 +67,7 @@ def test_pictures_have_the_size_that_is_asked_for(folder, size):
 
 def test_the_layouts_say_the_same(folder, tmp_path):
     rows = {folder / "pictures" / f"{i:03}.png" for i in range(60)}
-    captions = read_captions(folder)
+    captions = dict(read_captions(folder))
     assert captions.keys() == rows
     texts = sorted(captions.values())
 
@@ -79,25 +79,25 @@ def test_the_layouts_say_the_same(folder, tmp_path):
         for line in (table / "metadata.jsonl").read_text().splitlines():
             writer.writerow(json.loads(line))
     (table / "metadata.jsonl").unlink()
-    assert sorted(read_captions(table).values()) == texts
+    assert sorted(dict(read_captions(table)).values()) == texts
 
     beside = tmp_path / "beside"
     for path, text in captions.items():
         draw(beside / path.name, (0, 0, 0))
         (beside / path.name).with_suffix(".txt").write_text(f" {text}\n", encoding="utf-8")
-    assert sorted(read_captions(beside).values()) == texts
+    assert sorted(dict(read_captions(beside)).values()) == texts
 
     classes = tmp_path / "classes"
     for path, text in captions.items():
         draw(classes / text.replace(" ", "_") / path.name, (0, 0, 0))
-    assert sorted(read_captions(classes).values()) == texts
+    assert sorted(dict(read_captions(classes)).values()) == texts
 
 
 def test_a_tenth_is_held_back_and_stays_so_whatever_the_files_are_called(folder, tmp_path):
     dataset = Folder(folder)
     assert len(dataset.indices["test"]) == 6 and len(dataset.indices["train"]) == 54
     assert not set(dataset.indices["test"].tolist()) & set(dataset.indices["train"].tolist())
-    for path, text in read_captions(folder).items():
+    for path, text in read_captions(folder):
         renamed = tmp_path / f"{999 - int(path.stem)}.png"
         renamed.write_bytes(path.read_bytes())
         renamed.with_suffix(".txt").write_text(text, encoding="utf-8")
@@ -161,14 +161,81 @@ def test_broken_pictures_are_named_and_skipped(tmp_path):
     assert len(skipped) == 3 and not any("\n" in line for line in skipped)
 
 
-def test_a_changed_folder_is_another_data_set(tmp_path):
-    rows = fill(tmp_path)
-    before = Folder(tmp_path).about
-    assert Folder(tmp_path).about == before
-    assert Folder(tmp_path, 64).about != before
+def test_a_changed_folder_is_another_data_set_and_a_moved_one_is_not(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    rows = fill(here)
+    before = Folder(here).identity
+    assert Folder(here).identity == before
+    assert Folder(here, 64).identity != before
+    here.rename(there)
+    assert Folder(there).identity == before
+    assert Folder(there).about["name"] == str(there.resolve())
     rows[0]["text"] = "a crimson square"
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert Folder(tmp_path).about != before
+    (there / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert Folder(there).identity != before
+
+
+def rewrite(folder, change):
+    """Change the rows of the metadata."""
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    rows = [row for i, old in enumerate(rows) for row in change(i, old)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def test_a_picture_may_have_several_captions(tmp_path):
+    fill(tmp_path)
+    rewrite(tmp_path, lambda i, row: [row, {**row, "text": f"picture {i}"}])
+    dataset = Folder(tmp_path)
+    assert len(dataset.captions) == 120 and "picture 7" in dataset.captions
+    test, train = (
+        {dataset.pixels[i].numpy().tobytes() for i in dataset.indices[split]}
+        for split in ("test", "train")
+    )
+    assert test and not test & train
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    fill(tmp_path, 80)
+    rewrite(tmp_path, lambda i, row: [{**row, "text": ""}] if i < 4 else [row] if i < 70 else [])
+    dataset = Folder(tmp_path)
+    assert len(dataset.captions) == 66
+    lines = dataset.describe()
+    assert sum("it has no caption" in line for line in lines) == 5
+    assert lines[-1] == "and 9 more were skipped"
+
+
+def test_numbers_are_captions_too(tmp_path):
+    fill(tmp_path)
+    rewrite(tmp_path, lambda i, row: [{**row, "text": i % 10}])
+    assert sorted(set(Folder(tmp_path).captions)) == list("0123456789")
+
+
+def test_metadata_may_lie_in_subfolders(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "test")
+    captions = Folder(tmp_path).captions
+    assert len(captions) == 120 and set(captions) == {f"a {name} square" for name in NAMES}
+
+
+@pytest.mark.parametrize(("mode", "white"), [("I;16", 65535), ("L", 255), ("1", 1)])
+def test_grey_pictures_of_any_depth_keep_their_greys(tmp_path, mode, white):
+    image = Image.new(mode, (40, 40), 0)
+    image.paste(white, (0, 0, 40, 20))
+    image.save(tmp_path / "x.png")
+    pixels = read_picture(tmp_path / "x.png", 32)
+    assert pixels[:14].min() > 250 and pixels[18:].max() < 5
+
+
+def test_pixels_without_a_known_range_are_skipped_with_the_reason(tmp_path):
+    Image.new("F", (40, 40), 0.5).save(tmp_path / "x.tiff")
+    with pytest.raises(ValueError, match="its mode is F; save it with 8 bits a channel"):
+        read_picture(tmp_path / "x.tiff", 32)
+
+
+def test_a_byte_order_mark_belongs_to_no_caption(tmp_path):
+    draw(tmp_path / "a.png", (0, 0, 0))
+    (tmp_path / "a.txt").write_text("a black square", encoding="utf-8-sig")
+    assert read_captions(tmp_path) == [(tmp_path / "a.png", "a black square")]
 
 
 def test_pictures_are_cropped_to_the_middle_and_turned_upright_on_white(tmp_path):
@@ -216,13 +283,47 @@ def half_a_line(folder):
     (folder / "metadata.jsonl").write_text(text[: len(text) // 2 - 5])
 
 
+def table(folder, row):
+    """The same as a table, with another row 5."""
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    rows = [",".join(json.loads(line).values()) for line in lines]
+    rows[4] = row
+    (folder / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    (folder / "metadata.jsonl").unlink()
+
+
+def a_field_too_many(folder):
+    table(folder, "pictures/004.png,a red, bright square")
+
+
+def a_field_too_few(folder):
+    table(folder, "pictures/004.png")
+
+
+def a_list(folder):
+    rewrite(folder, lambda i, row: [{**row, "text": ["a", "b"]} if i == 2 else row])
+
+
+def half_a_character(folder):
+    rewrite(folder, lambda i, row: [{**row, "text": "\ud800"} if i == 2 else row])
+
+
+def another_encoding(folder):
+    (folder / "metadata.jsonl").write_bytes(b'{"file_name": "x.png", "text": "caf\xe9"}')
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (no_captions, "has no captions: it needs a metadata.jsonl"),
-        (three_pictures, "has 3 captioned pictures that can be read; training needs 50 or more"),
-        (another_column, "metadata.jsonl: row 1 lacks file_name or text"),
-        (half_a_line, "metadata.jsonl is damaged"),
+        (three_pictures, "has 3 different captioned pictures; training needs 50 or more"),
+        (another_column, "metadata.jsonl: row 1 cannot be read: it lacks 'text'"),
+        (half_a_line, "metadata.jsonl: row 30 cannot be read"),
+        (a_field_too_many, "metadata.csv: row 5 cannot be read: it needs one file_name and one"),
+        (a_field_too_few, "metadata.csv: row 5 cannot be read: it needs one file_name and one"),
+        (a_list, "metadata.jsonl: row 3 cannot be read: it needs one file_name and one text"),
+        (half_a_character, "metadata.jsonl: row 3 cannot be read"),
+        (another_encoding, "metadata.jsonl is not UTF-8"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(tmp_path, damage, message):

@@ -62,6 +62,7 @@ def test_a_setting_that_means_nothing_is_refused_with_what_exists(setting, messa
         ("unet.in_channels=3", "unet has no 'in_channels' to set; it has block_out_channels"),
         ("text.max_length=77", "text has no 'max_length' to set"),
         ("unet.block_out_channels=48,", "it looks like block_out_channels=32,64"),
+        ("vision.patch_size=5", "vision: patches of 5 do not fill 32 pixels"),
         ("unet.cross_attention=yes,no", "it looks like cross_attention=true,true"),
         ("unet.block_out_channels=48", "block_out_channels has 1 levels and cross_attention 2"),
     ],
@@ -73,7 +74,7 @@ def test_a_network_cannot_be_changed_into_anything(setting, message):
 
 
 @pytest.mark.parametrize(
-    "setting", ["unet.norm_num_groups=7", "unet.num_heads=5", "vision.patch_size=64"]
+    "setting", ["unet.norm_num_groups=7", "unet.num_heads=5", "vision.hidden_size=50"]
 )
 def test_networks_that_do_not_fit_together_are_refused_before_anything_is_written(
     tmp_path, setting

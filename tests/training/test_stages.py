@@ -93,7 +93,7 @@ def test_the_harder_world_is_trained_by_the_same_code(tmp_path):
 
 def test_processes_that_cannot_share_the_batches_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(stages.parallel, "count", lambda: 3)
-    with pytest.raises(ValueError, match="3 processes cannot share batches of 16; take 1, 2, 4"):
+    with pytest.raises(ValueError, match="3 processes cannot share autoencoder.batch_size of 16"):
         stages.train_all(tiny_run(tmp_path / "three"))
     assert not (tmp_path / "three").exists()
 
