@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..errors import InputError
 from .dataset import POOL_BATCH, Batch, Dataset
 
-TEST_SHARE = 10  # one picture in ten is held back for testing
+TEST_EVERY = 10  # one picture in ten is held back for testing
 LEAST = 50  # pictures; five of them for testing
 NUM_MERGES = 2000  # of the tokenizer: frequent words become one token, rare ones a few
 BACKGROUND = "white"  # behind transparent pixels
@@ -57,7 +57,8 @@ class Folder(Dataset):
             reason = f" ({self.skipped[0]})" if self.skipped else ""
             raise InputError(f"{found}; training needs {LEAST} or more{reason}")
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
-        limit = sorted(digests)[len(digests) // TEST_SHARE]  # equal pictures are on one side of it
+        ordered = sorted(digests)  # equal pictures are on one side of the limit, some on either
+        limit = ordered[max(len(ordered) // TEST_EVERY, ordered.count(ordered[0]))]
         held_back = torch.tensor([digest < limit for digest in digests])
         self.indices = {"train": (~held_back).nonzero()[:, 0], "test": held_back.nonzero()[:, 0]}
         self.pool_size = len(self.indices["train"])
@@ -106,7 +107,7 @@ class Folder(Dataset):
     def test_groups(self, count: int, seed: int) -> dict[str, tuple[Batch, Batch]]:
         """Captions of training pictures and of test pictures, each at most once."""
         train, test = self.shuffled(torch.Generator().manual_seed(seed))
-        n = min(count // 2, len(test))
+        n = min(count // 2, len(test), len(train) // 3)
         asked, other, another = map(self.take, train[: 3 * n].split(n))
         return {"seen": (asked, other), "held_out": (self.take(test[:n]), another)}
 
@@ -147,8 +148,9 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 
 
 def read_captions(folder: Path) -> list[tuple[Path, str]]:
-    """(picture, caption) pairs in the order of the files' names; a picture without has ""."""
-    visible = [f for f in sorted(folder.rglob("*")) if not f.name.startswith(".")]
+    """(picture, caption) pairs in the order of the file names; "" for a picture without."""
+    files = sorted(folder.rglob("*"))
+    visible = [f for f in files if "/." not in f"/{f.relative_to(folder).as_posix()}"]
     readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     pictures = [f for f in visible if f.suffix.lower() in readable and f.is_file()]
     pairs = [
@@ -184,11 +186,13 @@ def read_text(path: Path) -> str:
 
 def read_metadata(path: Path) -> list[tuple[Path, str]]:
     """The rows of a metadata file. InputError with its number for a row that cannot be read."""
-    lines = [line for line in read_text(path).split("\n") if line.strip()]
+    lines = [f"{line}\n" for line in read_text(path).split("\n") if line.strip()]
+    try:
+        rows = list(csv.DictReader(lines)) if path.suffix == ".csv" else lines
+    except csv.Error as error:
+        raise InputError(f"{path} is damaged: {error}") from error
     pairs = []
-    for number, row in enumerate(
-        csv.DictReader(lines) if path.suffix == ".csv" else lines, start=1
-    ):
+    for number, row in enumerate(rows, start=1):
         try:
             row = json.loads(row) if isinstance(row, str) else row
             name, text = row["file_name"], row["text"]

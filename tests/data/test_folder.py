@@ -312,12 +312,42 @@ def another_encoding(folder):
     (folder / "metadata.jsonl").write_bytes(b'{"file_name": "x.png", "text": "caf\xe9"}')
 
 
+@pytest.mark.parametrize("number", [0, 17, 59])  # 17 has the smallest hash
+def test_a_picture_that_occurs_often_leaves_some_of_both_splits(tmp_path, number):
+    rows = fill(tmp_path)
+    again = [{**rows[number], "text": f"caption {i}"} for i in range(200)]
+    text = "\n".join(json.dumps(row) for row in rows + again)
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8")
+    dataset = Folder(tmp_path, 8)
+    for split, indices in dataset.indices.items():
+        assert len(dataset.pixels[indices].unique(dim=0)) >= (1 if split == "test" else 20)
+    for pair in dataset.test_groups(1000, 0).values():
+        assert len(pair[0].captions) == len(pair[1].captions) >= 1
+
+
+def test_a_caption_may_have_lines_and_a_hidden_folder_is_no_class(tmp_path):
+    text = 'file_name,text\na.png,"a red\n\nsquare"\n'
+    (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
+    assert read_captions(tmp_path) == [(tmp_path / "a.png", "a red square")]
+    (tmp_path / "metadata.csv").unlink()
+    for name in ("squares/a.png", ".thumbnails/a.png"):
+        draw(tmp_path / name, (255, 0, 0))
+    assert read_captions(tmp_path) == [(tmp_path / "squares" / "a.png", "squares")]
+
+
+def a_quote_that_never_ends(folder):
+    (folder / "metadata.jsonl").unlink()
+    text = 'file_name,text\na.png,"a square\n' + "b.png,a square\n" * 10_000
+    (folder / "metadata.csv").write_text(text, encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (no_captions, "has no captions: it needs a metadata.jsonl"),
         (three_pictures, "has 3 different captioned pictures; training needs 50 or more"),
         (another_column, "metadata.jsonl: row 1 cannot be read: it lacks 'text'"),
+        (a_quote_that_never_ends, "metadata.csv is damaged: field larger than"),
         (half_a_line, "metadata.jsonl: row 30 cannot be read"),
         (a_field_too_many, "metadata.csv: row 5 cannot be read: it needs one file_name and one"),
         (a_field_too_few, "metadata.csv: row 5 cannot be read: it needs one file_name and one"),

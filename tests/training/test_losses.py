@@ -16,7 +16,7 @@ from minisd.models import (
     VisionConfig,
 )
 from minisd.training import autoencoder_loss, clip_loss, denoising_loss
-from minisd.training.losses import CHROMA_WEIGHT, KL_WEIGHT, TIME_SPREAD, random_timesteps
+from minisd.training.losses import CHROMA_WEIGHT, KL_WEIGHT, TIMESTEP_STD, random_timesteps
 
 
 def random(*shape, seed=0):
@@ -113,7 +113,7 @@ def test_training_times_are_most_often_those_where_signal_and_noise_are_equal():
     weights = [0.1]  # of pure noise, where sampling begins; from there towards the picture
     for a in schedule.alphas_cumprod.flip(0)[1:].tolist():
         log_ratio = math.log(math.sqrt(a / (1 - a)))
-        weights.append(0.1 + math.exp(-((log_ratio / TIME_SPREAD) ** 2) / 2))
+        weights.append(0.1 + math.exp(-((log_ratio / TIMESTEP_STD) ** 2) / 2))
     expected = torch.tensor(weights).flip(0).unflatten(0, (20, 50)).sum(dim=1)
     found = t.bincount(minlength=1000).float().unflatten(0, (20, 50)).sum(dim=1)
     torch.testing.assert_close(found / 400_000, expected / sum(weights), rtol=0.05, atol=0)
