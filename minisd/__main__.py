@@ -29,14 +29,14 @@ SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
 
 
 def number(kind: type, least: float, most: float) -> Callable[[str], float]:
-    """Reads a number of that kind, from `least` to `most`."""
+    """A function that reads a number of that kind, from `least` to `most`, for argparse."""
 
     def read(text: str) -> float:
         if not least <= kind(text) <= most:
             raise argparse.ArgumentTypeError(f"{text} is not from {least} to {most}")
         return kind(text)
 
-    read.__name__ = kind.__name__  # argparse says it of what is no number
+    read.__name__ = kind.__name__  # which argparse names in "invalid int value"
     return read
 
 
@@ -88,7 +88,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def tell(line: str) -> None:
-    """One line for the user. Of several processes, the first one speaks."""
+    """Print one line for the user, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         print(f"minisd: {line}", file=sys.stderr)
 

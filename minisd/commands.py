@@ -27,7 +27,7 @@ def train(o: Namespace) -> None:
     recipes = override(recipes_for(dataset, o.effort), o.recipe)
     networks = override(NETWORKS, o.network)
     run = Run(o.out, dataset, o.seed, device, recipes, networks)
-    judge = judge_for(dataset, device)  # before the long work, in case it is not there
+    judge = judge_for(dataset, device)  # before the long work, in case it is missing
     with parallel.processes(device):
         check(run, o.resume)
         minutes = estimate(run, train_tokenizer(run)) / 60
@@ -75,7 +75,7 @@ def measure(o: Namespace) -> None:
     device = pick_device(o.device)
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     dataset = dataset_of(pipe, o)
-    if o.json and o.json.is_dir():  # said now, not after the long work
+    if o.json and o.json.is_dir():  # before the long work
         raise InputError(f"{o.json} is a folder, and --json needs a file")
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
@@ -85,7 +85,7 @@ def measure(o: Namespace) -> None:
 
 
 def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
-    """What the checkpoint was trained on. InputError if unknown, or if --data names another."""
+    """The checkpoint's dataset. InputError if it is unknown or --data names another one."""
     about = pipe.data or {}
     name = o.data or about.get("name")
     if not name:
@@ -101,7 +101,7 @@ def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
 
 
 def judge_for(dataset: data.Dataset, device: torch.device) -> Judge | None:
-    """Reads digits; there is none for other pictures."""
+    """The judge, which reads digits; None for other pictures."""
     return Judge.load(device=device) if isinstance(dataset, data.World) else None
 
 

@@ -53,8 +53,8 @@ class StableDiffusion:
     ) -> "Output":
         """From prompt to pixels. Arguments as in diffusers' pipeline, but for the last two.
 
-        None: the picture size, the sampler and the `defaults` of the checkpoint. height and width
-        are in pixels. guidance_scale 1 is no guidance, less leans towards the negative prompt
+        None stands for the checkpoint's picture size, sampler and `defaults`. height and width are
+        in pixels. guidance_scale 1 is no guidance, less leans towards the negative prompt
         (diffusers turns guidance off there). latents (B, 4, H/f, W/f): the starting noise, else
         drawn with `generator`. output_type "pil", or "pt" for a tensor (B, 3, H, W) in [0, 1].
         sampler: one of SAMPLERS. progress: show a bar. InputError if an argument makes no sense.
@@ -67,17 +67,17 @@ class StableDiffusion:
         context = self.encode_prompt(prompts, num_images_per_prompt)  # (B, L, D)
         negative_context = self.encode_prompt(negatives, num_images_per_prompt)  # (B, L, D)
 
-        # 2. Every picture starts as noise, small as the latents of a picture are.
+        # 2. Every picture starts as noise, of the size of its latents.
         if latents is None:
             latents = self.draw_latents(len(context), height, width, generator)  # (B, 4, H/f, W/f)
 
-        # 3. Step by step the U-Net guesses what is noise, and the sampler removes some of it.
+        # 3. At each step the U-Net predicts the noise, and the sampler removes some of it.
         denoise = self.denoiser(context, negative_context, guidance_scale, guidance_rescale)
         x_T, steps = latents.to(self.device), settings.num_inference_steps  # (B, 4, H/f, W/f)
         options = {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
         latents = sample(denoise, self.schedule, x_T, steps, progress, **options)  # as x_T
 
-        # 4. The decoder makes pixels of the clean latents.
+        # 4. The decoder turns the clean latents into pixels.
         images = self.decode(latents)  # (B, 3, H, W) in [0, 1]
         if not images.isfinite().all():
             raise InputError("these weights or latents give pictures that are not finite numbers")
@@ -104,7 +104,7 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str], num_images_per_prompt: int = 1) -> Tensor:
-        """Prompts -> context (B, L, D), each so many times; warns of cut-off and unknown words."""
+        """Prompts -> context (B, L, D), each repeated; warns of cut-off and unknown words."""
         unknown: list[str] = []
         for prompt in dict.fromkeys(prompts):
             unknown += self.tokenizer.unknown_words(prompt)
@@ -118,9 +118,9 @@ class StableDiffusion:
 
     def draw_latents(self, count: int, height=None, width=None, generator=None) -> Tensor:
         """The starting noise (count, 4, H/f, W/f), drawn on the generator's device."""
-        f, side = self.autoencoder.config.downscale, self.unet.config.sample_size
+        f, latent_size = self.autoencoder.config.downscale, self.unet.config.sample_size
         least = f * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        size = [pixels or side * f for pixels in (height, width)]
+        size = [pixels or latent_size * f for pixels in (height, width)]
         if any(pixels < 1 or pixels % least for pixels in size):
             asked = "x".join(map(str, size))
             raise InputError(f"height and width must be multiples of {least}, not {asked}")
@@ -152,12 +152,12 @@ class StableDiffusion:
         """Write a diffusers pipeline directory, with minisd.json and, if there is CLIP, `clip/`.
 
         dtype: of all networks on disk but the text encoder, which stays float32, because
-        transformers computes in the type that it was stored in.
+        transformers computes in the type in which it is stored.
         """
         directory = Path(directory)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
-        side = self.unet.config.sample_size * self.autoencoder.config.downscale
-        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=side)
+        size = self.unet.config.sample_size * self.autoencoder.config.downscale
+        checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=size)
         checkpoint.save_text_encoder(directory / "text_encoder", self.text_encoder)
         if self.clip:
             checkpoint.save_clip(directory / "clip", self.clip, dtype)
@@ -186,7 +186,7 @@ class StableDiffusion:
         sampling, data = checkpoint.load_sampling(directory, vars(SamplingDefaults()))
         try:
             defaults = SamplingDefaults(**sampling)
-            if sampling:  # are there as many steps?
+            if sampling:  # InputError if the sampler cannot take that many steps
                 SAMPLERS[sampler].pairs(schedule, defaults.num_inference_steps)
         except InputError as error:
             raise InputError(f"{directory / 'minisd.json'}: {error}") from error
@@ -206,14 +206,14 @@ class StableDiffusion:
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """How a checkpoint is best sampled, and kept with it. These values are diffusers' own."""
+    """How a checkpoint is best sampled; stored with it. The values here are diffusers' own."""
 
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
     guidance_rescale: float = 0.0
 
     def __post_init__(self):
-        """Raises InputError for what cannot be; the schedule knows how many steps there can be."""
+        """InputError for impossible values. The schedule checks the number of steps."""
         for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise InputError(f"{name} must be a number, not {value!r}")
@@ -224,7 +224,7 @@ class SamplingDefaults:
             raise InputError(f"guidance_rescale must be from 0 to 1, not {rescale}")
 
     def override(self, *values) -> "SamplingDefaults":
-        """Other values, in the order above, where they are not None."""
+        """A copy with these values, in the order above, where they are not None."""
         given = zip(vars(self), values, strict=True)
         return replace(self, **{name: value for name, value in given if value is not None})
 
@@ -237,7 +237,7 @@ class Output:
 
 
 def check(prompt, negative_prompt, num_images_per_prompt, latents, output_type):
-    """Arguments of a call -> the prompts, as many negative prompts; InputError if one is wrong."""
+    """Arguments of a call -> prompts and as many negative prompts; InputError if one is wrong."""
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise InputError("there is no prompt to draw")

@@ -17,7 +17,7 @@ from .errors import InputError
 WRAP = 22  # characters of a caption on one line
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 
-# The diagram of the whole machine, in inches. A part: its centre (x, y), colour, and what it feeds.
+# The diagram of the whole machine, in inches. A part: centre x and y, colour, what it feeds.
 DATA, STEP = "#eeeeee", "white"  # what flows, and what is computed without weights
 UNET, AUTOENCODER, CLIP = "#ffd8a8", "#b7e8c5", "#c5e0ff"  # the three networks
 PARTS = {
@@ -81,7 +81,7 @@ def gallery(
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         low, high = limits
         axis.imshow(to_array(image), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-        # A caption is no formula, whatever $ there is in it.
+        # A $ in a caption starts no formula.
         axis.set_title(wrap(caption), fontsize=8, y=-0.08, va="top", parse_math=False)
     if title:
         figure.suptitle(title)
@@ -97,8 +97,8 @@ def curves(lines: dict, xlabel: str, ylabel: str, x=None, title: str = "", smoot
     for label, values in lines.items():
         values = np.asarray(values, dtype=float)
         values = np.convolve(values, np.full(smooth, 1 / smooth), mode="valid")
-        places = np.arange(len(values)) + smooth - 1 if x is None else np.asarray(x)[smooth - 1 :]
-        axis.plot(places, values, label=label or None)
+        xs = np.arange(len(values)) + smooth - 1 if x is None else np.asarray(x)[smooth - 1 :]
+        axis.plot(xs, values, label=label or None)
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axis.grid(alpha=0.3)
     if any(lines):
@@ -139,7 +139,7 @@ def route(start: str, end: str) -> list[tuple[float, float]]:
 
 
 def diagram(*lit: str) -> Figure:
-    """The map of Stable Diffusion with some of its PARTS lit, or all: text, sampling, training."""
+    """The diagram of Stable Diffusion, with some of its PARTS lit, or all."""
     if unknown := set(lit) - set(PARTS):
         raise ValueError(f"{unknown.pop()!r} is not one of {', '.join(PARTS)}")
     figure = plt.figure(figsize=(10.9, 2.9))
@@ -155,7 +155,7 @@ def diagram(*lit: str) -> Figure:
         axis.text(x, y, name.replace(" ", "\n"), **style, **centred)
         for target in feeds:
             corners = route(name, target)
-            head = "<|-|>" if name == "image encoder" else "-|>"  # CLIP holds the two together
+            head = "<|-|>" if name == "image encoder" else "-|>"  # CLIP trains the two together
             dashes = (0, (3, 2)) if name in TRAINING else "-"
             style = {"arrowstyle": head, "linestyle": dashes, "mutation_scale": 10, "color": INK}
             axis.add_patch(FancyArrowPatch(path=Path2D(corners), **style))

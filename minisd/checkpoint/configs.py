@@ -19,12 +19,12 @@ def require(hf: dict, what: str, **values) -> None:
 
 
 def pick(config, *names: str) -> dict:
-    """Those fields of a configuration of ours whose names are Hugging Face's, too."""
+    """The named fields, which have the same names in Hugging Face's configuration."""
     return {name: getattr(config, name) for name in names}
 
 
 def build(config: type, hf: dict):
-    """A configuration of ours from the keys that have the names of its fields."""
+    """One of our configurations, from the entries that have the names of its fields."""
     values = {field.name: hf[field.name] for field in fields(config)}
     return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
@@ -65,7 +65,7 @@ def unet_from_hf(hf: dict) -> UNetConfig:
 
 
 def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
-    """sample_size: the side of the pictures it was trained on, in pixels."""
+    """sample_size: the size of the pictures it was trained on, in pixels."""
     levels = len(config.block_out_channels)
     return {
         "_class_name": "AutoencoderKL",
@@ -88,7 +88,7 @@ def autoencoder_from_hf(hf: dict) -> AutoencoderConfig:
     return build(AutoencoderConfig, {"scaling_factor": 0.18215, **hf})
 
 
-# The defaults of transformers, whose version 4 left out of config.json whatever equals them
+# The defaults of transformers; its version 4 leaves values that equal them out of config.json
 TEXT_DEFAULTS = {
     "vocab_size": 49408,
     "hidden_size": 512,
@@ -119,7 +119,7 @@ def tower_to_hf(config: TextConfig | VisionConfig) -> dict:
 
 
 def tower_from_hf(hf: dict) -> dict:
-    """`hf` with the names of the fields that both towers' configurations have."""
+    """`hf` plus the fields that both towers share, under our names."""
     require(hf, "CLIP tower", layer_norm_eps=1e-5)
     if hf.get("hidden_act") != "gelu":
         require(hf, "CLIP tower", hidden_act="quick_gelu")

@@ -1,4 +1,4 @@
-"""JSON, text and safetensors on disk: one way to write a file, and one line for what is damaged."""
+"""Reading and writing JSON, text and safetensors: atomically, with one line for a damaged file."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from ..errors import InputError
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` at the end: a kill leaves the old one or the new, whole.
+    """Open a file that replaces `path` at the end; a killed process leaves the old one as it was.
 
-    Writes beside `path`, whose parent folders it makes, flushes to the disk, renames.
+    Makes the parent folders, writes to a file beside `path`, flushes it to the disk and renames it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
@@ -74,8 +74,8 @@ def save_model(file: str, to_hf: Callable, folder: Path, model, dtype=None, rena
 def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=dict) -> nn.Module:
     """The network that config.json describes, with the weights in `file`, as float32.
 
-    InputError if the folder does not hold one. Only what wrong files can cause becomes one; any
-    other error is our bug and stays as it is.
+    InputError if the folder does not hold one. Errors that wrong files cannot cause are bugs of
+    ours and stay as they are.
     """
     path = folder / "config.json"
     hf = read_json(path)

@@ -1,4 +1,4 @@
-"""The scheduler's file. It gives betas and timestep spacing; the sampler is any that we choose."""
+"""The scheduler's file: betas, timestep spacing, and the sampler that is used by default."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -10,7 +10,7 @@ GRID = 5  # the displacements are drawn at GRID x GRID points and interpolated b
 
 
 def distort(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The same digits in other handwriting: pictures (B, 3, H, W) in [-1, 1], with a CPU generator.
+    """The same digits in other handwriting: (B, 3, H, W) in [-1, 1]. The generator is a CPU one.
 
     Affine: scaled, sheared and shifted. Elastic: displaced by a smooth random field. Source:
     Simard, Steinkraus and Platt 2003, "Best practices for convolutional neural networks applied to

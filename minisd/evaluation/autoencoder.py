@@ -1,4 +1,4 @@
-"""The autoencoder: how close a reconstruction comes, and whether it shows the same."""
+"""The autoencoder: how close its reconstructions are, and whether they show the same."""
 
 import torch
 
@@ -13,9 +13,9 @@ from .metrics import accuracy, psnr
 def evaluate_autoencoder(
     pipe: StableDiffusion, judge: Judge | None, dataset: Dataset, test: Batch
 ) -> dict:
-    """PSNR; and in a world, of what the judge reads right, how much it still reads right after.
+    """PSNR; in a World also "kept": of the pictures read right, those still right after decoding.
 
-    Raises InputError if the judge reads nothing right even before.
+    Raises InputError if the judge reads none of the real pictures right.
     """
     model = pipe.autoencoder
     chunks = (model.encode(x.to(pipe.device)).mean for x in test.images.split(250))

@@ -26,7 +26,7 @@ def evaluate_classifier(
     test: Batch,
     seed: int,
 ) -> dict:
-    """Train a reader on drawn pictures (n, 3, 32, 32); how many real digits does it read right?
+    """Train a reader on drawn pictures (n, 3, 32, 32): how many real digits it then reads right.
 
     attributes (n, 4): what was asked for. Pictures in which the pipeline's own CLIP sees something
     else are left out, as in Ramesh et al. 2021, "Zero-shot text-to-image generation", section 2.6.
@@ -34,8 +34,8 @@ def evaluate_classifier(
     """
     asked = len(synthetic)
     if pipe.clip:
-        right = (zero_shot(pipe, synthetic, world) == attributes).all(dim=1)
-        synthetic, attributes = synthetic[right], attributes[right]
+        agrees = (zero_shot(pipe, synthetic, world) == attributes).all(dim=1)
+        synthetic, attributes = synthetic[agrees], attributes[agrees]
     if len(synthetic) < BATCH_SIZE:
         seen = f"CLIP sees what was asked for in only {len(synthetic)} of {asked} drawn pictures"
         raise InputError(f"{seen}; a classifier needs more")

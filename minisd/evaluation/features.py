@@ -18,9 +18,9 @@ Features = Callable[[Tensor], Tensor]  # pictures (n, 3, S, S) -> (n, D)
 
 
 def evaluate_frechet(features: Features, drawn: Tensor, real: Tensor, again: Tensor) -> dict:
-    """Of pictures (n, 3, S, S): {"drawn": to real ones, "floor": between two sets of real ones}.
+    """Distances of pictures (n, 3, S, S) from `real`: {"drawn": ..., "floor": that of `again`}.
 
-    The floor is the distance that perfect pictures would have, since samples are finite.
+    `again` are other real pictures. As samples are finite, perfect pictures would reach the floor.
     """
     reference = features(real)  # (n, D)
     kinds = {"drawn": drawn, "floor": again}
@@ -32,7 +32,7 @@ def evaluate_copies(
 ) -> dict:
     """How many of the drawn, and of the unseen real pictures, are copies of training pictures?
 
-    Those are the first m of `pool`, whose last batch may be filled up with repetitions.
+    Training pictures are the first m of `pool`, whose last batch may repeat some to be full.
     """
     training = torch.cat([features(batch.images) for batch in pool])[:m]  # (m, D)
     kinds = {"drawn": drawn, "real": unseen}
@@ -62,10 +62,10 @@ def evaluate_clip_score(pipe: StableDiffusion, captions: list[str], **pictures: 
 def evaluate_retrieval(
     pipe: StableDiffusion, dataset: Dataset, batch: Batch, drawn: Tensor
 ) -> dict[str, dict]:
-    """Recall@k: is a picture's caption among the k, of all the batch's, that CLIP ranks first?
+    """Recall@k: is a picture's caption among the k captions of the batch that CLIP ranks first?
 
-    drawn (n, 3, S, S): a picture for each caption. Captions that are true of the same pictures, as
-    equal ones are, are ranked as one. Chance is the recall of a random ranking.
+    drawn (n, 3, S, S): a picture for each caption. Captions that are true of the same pictures,
+    such as equal ones, count as one. Chance is the recall of a random ranking.
     """
     fits = dataset.fits(batch).cpu()  # (pictures, captions)
     distinct = fits.int().argmax(dim=0) == torch.arange(len(fits))  # true of no earlier picture

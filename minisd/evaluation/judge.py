@@ -52,8 +52,8 @@ def measure(images: Tensor) -> Tensor:
 
     Colour: each bright pixel votes for the palette's nearest colour by direction, and most of the
     light must agree. Size: the longer side of the box around the bright pixels. Position: the
-    nearest of the five to the centre of mass. -1 for what cannot be said, and everywhere for a
-    picture that shows nothing.
+    nearest of the five to the centre of mass. -1 for what is unclear, and everywhere for a picture
+    that shows nothing.
     """
     light = (images.float().clamp(-1, 1) + 1) / 2  # (B, 3, H, W) in [0, 1]
     grey = light.amax(dim=1)  # (B, H, W)
@@ -86,8 +86,8 @@ def measure(images: Tensor) -> Tensor:
 class Judge:
     """Reads all four attributes of a picture, and gives the features for the Frechet distance.
 
-    It names the likeliest digit even of a scrawl; how well formed the digits are is for the Frechet
-    distance to say.
+    It names the likeliest digit even of a scrawl; the Frechet distance measures how well formed the
+    digits are.
     """
 
     def __init__(self, reader: Reader):
@@ -101,7 +101,7 @@ class Judge:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, 32, 32) in [-1, 1] -> attributes (B, 4); -1 for what it cannot say."""
+        """Pictures (B, 3, 32, 32) in [-1, 1] -> attributes (B, 4); -1 for what is unclear."""
         digit = self.reader.heads[0](self.features(images)).argmax(dim=-1)[:, None]
         measured = measure(images).to(digit.device)
         return torch.cat([torch.where(measured[:, :1] < 0, -1, digit), measured], dim=-1)

@@ -28,7 +28,7 @@ def proportion(right: Tensor) -> dict:
 
 
 def accuracy(answers: Tensor, truth: Tensor, world: World) -> dict[str, dict]:
-    """What was seen in pictures and what was asked for, (B, A) each -> the shares that are right.
+    """The shares of answers (B, A) that are right, given the attributes asked for (B, A).
 
     {"joint": all attributes of a picture, each attribute by its name, and the world's extra rates}.
     """
@@ -40,10 +40,10 @@ def accuracy(answers: Tensor, truth: Tensor, world: World) -> dict[str, dict]:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Distance between two sets of features, (n, D) and (m, D), each taken for a Gaussian.
+    """Distance between two sets of features, (n, D) and (m, D), each fitted by a Gaussian.
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) with covariances A and B.
-    Source: Heusel et al. 2017, equation 6 (there on Inception's features).
+    Source: Heusel et al. 2017, equation 6 (there with Inception's features).
     """
     a, b = a.cpu().double(), b.cpu().double()  # Apple GPUs have no float64
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)

@@ -1,4 +1,4 @@
-"""Training the network that reads pictures, as the judge's or as a classifier under test."""
+"""Training the network that reads pictures: for the judge, or as a classifier under test."""
 
 from collections.abc import Callable
 
@@ -36,14 +36,14 @@ def train_reader(
 def train_judge(seed: int = 1234, steps: int = 2000, batch_size: int = 128, device="cpu") -> Judge:
     """The judge, trained on renders of training digits in every combination, held-out ones too.
 
-    A judge must know what it judges, so only the test handwriting is kept from it.
+    A judge must know all that it judges; only the test handwriting is kept from it.
     """
     generator = torch.Generator().manual_seed(seed)
-    every = data.all_combinations()
+    combinations = data.all_combinations()
 
     def render() -> tuple[Tensor, Tensor]:
-        attributes = every[torch.randint(len(every), (batch_size,), generator=generator)]
-        batch = data.draw_batch(batch_size, "train", generator, device, attributes)
+        chosen = torch.randint(len(combinations), (batch_size,), generator=generator)
+        batch = data.draw_batch(batch_size, "train", generator, device, combinations[chosen])
         return batch.images, batch.attributes
 
     return train_reader(render, seed, steps, device)

@@ -10,7 +10,7 @@ def percent(cell: dict) -> str:
 
 
 def distance(value: float) -> str:
-    """One decimal, or two digits of what is less than one, as between CLIP's unit vectors."""
+    """One decimal; below one, as between CLIP's unit vectors, two significant digits."""
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 

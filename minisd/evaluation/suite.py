@@ -1,4 +1,4 @@
-"""Everything that is measured of a checkpoint: draws the pictures, then runs what applies."""
+"""All measurements of a checkpoint: draws the pictures, then runs what applies to them."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ MIN_SYNTHETIC = 1000  # the fewest pictures that a classifier is trained on
 
 @dataclass(frozen=True)
 class Settings:
-    """What is drawn to be measured. None is the checkpoint's own choice."""
+    """What is drawn and measured. None stands for the checkpoint's own value."""
 
     samples: int = 2000  # half of them for captions like those of training, half for new ones
     steps: int = 10  # as in the published table; the pipeline's own default is fewer
@@ -31,7 +31,7 @@ class Settings:
     rescale: float | None = None
     sampler: str | None = None
     seed: int = 0
-    training_seed: int = 0  # of the run that trained the checkpoint: it decides the training set
+    training_seed: int = 0  # of the run that trained the checkpoint: decides the training pictures
     synthetic: int = 0  # pictures drawn to train a classifier on; 0 leaves it out
     synthetic_guidance: float = 1.75  # less than elsewhere, for more varied pictures
 
@@ -105,13 +105,13 @@ def evaluate(
         name: draw(pipe, batch.captions, settings, settings.seed + i, f"drawing {name}")
         for i, (name, batch) in enumerate(batches.items())
     }
-    every = torch.cat(list(drawn.values()))
+    pictures = torch.cat(list(drawn.values()))
     real, again = (torch.cat([pair[i].images for pair in groups.values()]) for i in (0, 1))
     generator = torch.Generator().manual_seed(settings.seed + 100)
     count = settings.samples if world else len(batches["held_out"].captions)
     test = dataset.batch(count, "test", generator)
     results: dict = {"data": dataset.about}
-    results["settings"] = vars(settings) | {"samples": len(every)}  # a small dataset has fewer
+    results["settings"] = vars(settings) | {"samples": len(pictures)}  # a small dataset has fewer
     for name, batch in batches.items() if world else ():
         kinds = {"drawn": drawn[name], "real": batch.images}
         results[name] = {
@@ -120,15 +120,17 @@ def evaluate(
         }
     clip = partial(features.encode_images, pipe) if pipe.clip else None
     if embed := judge.features if world else clip:
-        frechet = features.evaluate_frechet(embed, every, real, again)
+        frechet = features.evaluate_frechet(embed, pictures, real, again)
         results["frechet"] = {**frechet, "features": "judge" if world else "CLIP"}
-        # Real pictures of a world are rendered anew; elsewhere the seen ones are training pictures.
+        # A world's real pictures are new renders; elsewhere the seen ones are training pictures.
         unseen = real if world else batches["held_out"].images
         pool = dataset.pool(settings.training_seed, pipe.device)
-        results["copies"] = features.evaluate_copies(embed, every, unseen, pool, dataset.pool_size)
+        copies = features.evaluate_copies(embed, pictures, unseen, pool, dataset.pool_size)
+        results["copies"] = copies
     if pipe.clip:
         captions = [caption for batch in batches.values() for caption in batch.captions]
-        results["clip_score"] = features.evaluate_clip_score(pipe, captions, drawn=every, real=real)
+        score = features.evaluate_clip_score(pipe, captions, drawn=pictures, real=real)
+        results["clip_score"] = score
         results["retrieval"] = {
             name: features.evaluate_retrieval(pipe, dataset, batch, drawn[name])
             for name, batch in batches.items()
