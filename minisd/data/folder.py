@@ -153,12 +153,8 @@ def read_captions(folder: Path) -> list[tuple[Path, str]]:
     visible = [f for f in files if "/." not in f"/{f.relative_to(folder).as_posix()}"]
     readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     pictures = [f for f in visible if f.suffix.lower() in readable and f.is_file()]
-    pairs = [
-        pair
-        for file in visible
-        if file.name in ("metadata.jsonl", "metadata.csv")
-        for pair in read_metadata(file)
-    ]
+    metadata = [f for f in visible if f.name in ("metadata.jsonl", "metadata.csv")]
+    pairs = [pair for file in metadata for pair in read_metadata(file)]
     if pairs:
         named = {path.resolve() for path, _ in pairs}
         pairs += [(path, "") for path in pictures if path.resolve() not in named]
