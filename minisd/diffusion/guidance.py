@@ -31,8 +31,8 @@ def classifier_free(
         empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
         guided = empty + scale * (prompt - empty)
         if rescale:
-            ratio = picture_std(prompt) / picture_std(guided).clamp(min=1e-12)
-            guided = guided * (1 - rescale + rescale * ratio)
+            deviation = picture_std(guided).clamp(min=1e-12)
+            guided = guided * (1 - rescale + rescale * picture_std(prompt) / deviation)
         return guided
 
     return denoise

@@ -39,6 +39,15 @@ def test_rescaled_guidance_is_equations_14_to_16_of_lin_et_al(rescale):
         assert_close(result[i], rescale * brought_back + (1 - rescale) * guided[i])
 
 
+def test_the_order_of_rounding_stays_so_that_the_shipped_weights_draw_the_same_bits():
+    x = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    prompts, negatives = torch.full((64, 5, 8), 0.3), torch.full((64, 5, 8), -0.7)
+    guided = classifier_free(Model(), prompts, negatives, 3.0)(x, T)
+    own, size = (y.std(dim=(1, 2, 3), keepdim=True) for y in (Model()(x, T, prompts), guided))
+    result = classifier_free(Model(), prompts, negatives, 3.0, 0.9)(x, T)
+    assert torch.equal(result, guided * (1 - 0.9 + 0.9 * own / size))
+
+
 def test_without_rescaling_a_single_number_is_guided_too():
     """It has no spread to be brought back to."""
     number = torch.ones(1, 1)
