@@ -35,7 +35,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minisd import StableDiffusion, data, plots
 from minisd.checkpoint import read_json, write_json
-from minisd.diffusion import NoiseSchedule
 from minisd.evaluation import Judge, Settings, percent, proportion, to_markdown
 from minisd.machine import describe, mixed_precision, pick_device
 from minisd.models import UNet
@@ -100,7 +99,7 @@ def training_flops(model: nn.Module, *inputs) -> int:
 
 def minisd(curve: LearningCurve, run: Run, captions: list[str]) -> dict:
     """The three stages of `make train` in one process. Returns what the other arms borrow."""
-    recipes, schedule, device = run.recipes, NoiseSchedule(), run.device
+    recipes, schedule, device = run.recipes, run.schedule, run.device
     tokenizer = train_tokenizer(run)
     clip = train_clip(run, tokenizer)
     text, seconds = clip.text_model, curve.seconds()
@@ -138,7 +137,7 @@ def minisd(curve: LearningCurve, run: Run, captions: list[str]) -> dict:
 
         curve.update(total, draw, last=step == recipes["unet"].steps)
 
-    train_unet(run, tokenizer, text, autoencoder, schedule, after_step)
+    train_unet(run, tokenizer, text, autoencoder, after_step)
     trained = spent(clip=recipes["clip"].steps)
     return {"tokenizer": tokenizer, "text": text, "seconds": seconds, "spent": trained}
 

@@ -127,7 +127,7 @@ def test_a_prompt_may_be_anything(run, tiny_weights, tmp_path, prompt):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--sampler", "euler"), "ddpm, ddim, dpm++, unipc, not 'euler'"),
+        (("--sampler", "nonsense"), "ddpm, ddim, dpm++, unipc, not 'nonsense'"),
         (("--steps", "0"), "from 1 to 1000, not 0"),
         (("--steps", "1001"), "from 1 to 1000, not 1001"),
         (("--steps", "-5"), "from 1 to 1000, not -5"),
@@ -152,7 +152,7 @@ def test_sample_refuses(refused, tiny_weights, option, message):
         (("--samples", "0"), "samples must be at least 2"),
         (("--samples", "1"), "samples must be at least 2"),
         (("--samples", "-7"), "samples must be at least 2"),
-        (("--samples", "4", "--sampler", "euler"), "not 'euler'"),
+        (("--samples", "4", "--sampler", "nonsense"), "not 'nonsense'"),
         (("--samples", "4", "--steps", "0"), "from 1 to 1000, not 0"),
         (("--weights", "nowhere"), "nowhere holds no checkpoint"),
         (("--device", "cuda:99"), "no device 'cuda:99'"),

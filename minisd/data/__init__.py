@@ -6,7 +6,7 @@ The functions here are the methods of the world of one digit; `TWO` has the same
 from ..errors import InputError
 from .dataset import POOL_BATCH, Batch, Dataset, World, cycle
 from .digits import load_digits
-from .folder import Folder
+from .folder import Folder, Pictures
 from .one import ONE, OneDigit
 from .scenes import RGB
 from .two import TWO, TwoDigits
@@ -27,5 +27,5 @@ def load_dataset(name: str, image_size: int | None = None) -> Dataset:
     if name not in WORLDS:
         return Folder(name, image_size or SIZES[0])
     if image_size not in (None, WORLDS[name].image_size):
-        raise InputError(f"digits are rendered at {WORLDS[name].image_size} pixels only")
+        raise InputError(f"{name} is rendered at {WORLDS[name].image_size} pixels only")
     return WORLDS[name]

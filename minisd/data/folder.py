@@ -27,35 +27,21 @@ BACKGROUND = "white"  # behind transparent pixels
 NAMED = 5  # skipped files that are named; the others are counted
 
 
-class Folder(Dataset):
-    """The captioned pictures of a folder, cropped to a square and resized to `image_size`.
+class Pictures(Dataset):
+    """Captioned pictures in memory.
 
-    Raises InputError for a folder that is missing, has no captions, or too few pictures.
+    name: how to load them again; pixels: n arrays (S, S, 3) uint8; captions: n strings. InputError
+    for fewer than LEAST different pictures.
     """
 
     num_merges = NUM_MERGES
 
-    def __init__(self, folder: str | Path, image_size: int = 32):
-        self.folder, self.image_size = Path(folder), image_size
-        self.name = str(self.folder.resolve())
-        if not self.folder.is_dir():
-            raise InputError(f"{folder} is not a folder of pictures")
-        self.skipped: list[str] = []  # a line for each picture that is left out
-        pixels, self.captions = [], []
-        pairs = tqdm(read_captions(self.folder), desc="pictures", unit="file", delay=0.5)
-        for path, caption in pairs:
-            try:
-                if not caption:
-                    raise ValueError("it has no caption")
-                pixels.append(read_picture(path, image_size))
-                self.captions.append(caption)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                self.skipped.append(f"skipped {path}: {error or type(error).__name__}")
+    def __init__(self, name: str, pixels: list[np.ndarray], captions: list[str]):
         digests = [hashlib.sha256(picture.tobytes()).digest() for picture in pixels]
         if len(set(digests)) < LEAST:
-            found = f"{folder} has {len(set(digests))} different captioned pictures"
-            reason = f" ({self.skipped[0]})" if self.skipped else ""
-            raise InputError(f"{found}; training needs {LEAST} or more{reason}")
+            found = f"{name} has {len(set(digests))} different captioned pictures"
+            raise InputError(f"{found}; training needs {LEAST} or more")
+        self.name, self.captions, self.image_size = name, captions, len(pixels[0])
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
         ordered = sorted(digests)  # equal pictures are on one side of the limit, some on either
         limit = ordered[max(len(ordered) // TEST_EVERY, ordered.count(ordered[0]))]
@@ -119,15 +105,41 @@ class Folder(Dataset):
 
     def describe(self) -> list[str]:
         longest = textwrap.shorten(max(self.captions, key=len), 80, placeholder=" ...")
-        lines = [
-            f"{self.folder}: {len(self.captions):,} pictures with {len(set(self.captions)):,} "
-            f"different captions, cropped and resized to {self.image_size} pixels",
+        return [
+            f"{self.name}: {len(self.captions):,} pictures of {self.image_size} pixels with "
+            f"{len(set(self.captions)):,} different captions",
             f"{len(self.indices['test']):,} of them are held back for testing",
             f"the longest caption: {longest!r}",
-            *self.skipped[:NAMED],
         ]
+
+
+class Folder(Pictures):
+    """The captioned pictures of a folder, cropped to a square and resized to `image_size`.
+
+    InputError for a folder that is missing or has no captions.
+    """
+
+    def __init__(self, folder: str | Path, image_size: int = 32):
+        folder = Path(folder).resolve()
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder of pictures")
+        self.skipped: list[str] = []  # a line for each picture that is left out
+        pixels, captions = [], []
+        pairs = tqdm(read_captions(folder), desc="pictures", unit="file", delay=0.5)
+        for path, caption in pairs:
+            try:
+                if not caption:
+                    raise ValueError("it has no caption")
+                pixels.append(read_picture(path, image_size))
+                captions.append(caption)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                self.skipped.append(f"skipped {path}: {error or type(error).__name__}")
+        super().__init__(str(folder), pixels, captions)
+
+    def describe(self) -> list[str]:
         more = len(self.skipped) - NAMED
-        return lines + ([f"and {more:,} more were skipped"] if more > 0 else [])
+        counted = [f"and {more:,} more were skipped"] if more > 0 else []
+        return [*super().describe(), *self.skipped[:NAMED], *counted]
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:

@@ -108,7 +108,7 @@ class Judge:
 
     def save(self, path: Path = PATH) -> None:
         """Write the reader's weights, as 16-bit floats."""
-        state = self.reader.state_dict()
+        state = {k: v.contiguous() for k, v in self.reader.state_dict().items()}
         save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..data import Dataset
+from ..diffusion import NoiseSchedule
 from ..errors import InputError
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
 from ..tokenizer import Tokenizer
@@ -52,6 +53,7 @@ class Run:
     device: str | torch.device = "cpu"
     recipes: Mapping[str, Recipe] = field(default_factory=RECIPES.copy)
     networks: Mapping[str, Any] = field(default_factory=NETWORKS.copy)
+    schedule: NoiseSchedule = field(default_factory=NoiseSchedule)
 
     @property
     def working(self) -> Path:

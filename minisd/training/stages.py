@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..checkpoint import write_json
 from ..data import POOL_BATCH
-from ..diffusion import NoiseSchedule
 from ..errors import InputError
 from ..machine import describe, mixed_precision
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
@@ -77,9 +76,7 @@ def clip_stage(run: Run, tokenizer: Tokenizer) -> Stage:
     return Stage("clip", model, loss_of_step, [model.vision_model, model.text_model])
 
 
-def unet_stage(
-    run: Run, latents: Tensor, contexts: Tensor, empty: Tensor, schedule: NoiseSchedule
-) -> Stage:
+def unet_stage(run: Run, latents: Tensor, contexts: Tensor, empty: Tensor) -> Stage:
     """Stage 3: predict v in noised latents (N, 4, H, W), given their captions (N, L, D).
 
     empty (1, L, D): the context of the empty prompt, which replaces some of the captions.
@@ -93,7 +90,7 @@ def unet_stage(
         chosen = torch.randint(len(latents), shape, generator=generator, device=run.device)
         dropped = torch.rand(shape, generator=generator, device=run.device) < CAPTION_DROPOUT
         context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
-        return denoising_loss(model, schedule, latents[chosen], context, generator)
+        return denoising_loss(model, run.schedule, latents[chosen], context, generator)
 
     return Stage("unet", model, loss_of_step, [model])
 
@@ -104,7 +101,12 @@ def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
     options = {
         "label": f"{stages.index(name) + 1}/{len(stages)} {name}",
         "checkpoint": run.working / f"{name}.ckpt",
-        "identity": {"seed": run.seed, "stage": name, "data": run.dataset.identity},
+        "identity": {
+            "seed": run.seed,
+            "stage": name,
+            "data": run.dataset.identity,
+            "schedule": repr(run.schedule.config),
+        },
         "shared": stage.shared,
         "after_step": after_step,
     }
@@ -155,14 +157,13 @@ def train_unet(
     tokenizer: Tokenizer,
     text_encoder: TextEncoder,
     autoencoder: Autoencoder,
-    schedule: NoiseSchedule,
     after_step: Callable[[int, nn.Module], None] | None = None,
 ) -> UNet:
     """Encode the pool, then train the U-Net on it. `after_step` as in `train`."""
     latents, contexts = encode_pool(run, autoencoder, tokenizer, text_encoder)
     with torch.no_grad():
         empty = text_encoder(tokenizer([""]).to(run.device))  # (1, L, D)
-    stage = unet_stage(run, latents, contexts, empty, schedule)
+    stage = unet_stage(run, latents, contexts, empty)
     return train_stage(run, stage, after_step)
 
 
@@ -205,7 +206,7 @@ def estimate(run: Run, tokenizer: Tokenizer) -> float:
     unet, text = run.unet_config, clip.model.config.text
     latents = torch.randn(16, unet.in_channels, unet.sample_size, unet.sample_size).to(run.device)
     contexts = torch.randn(16, text.max_length, text.hidden_size).to(run.device)
-    denoiser = unet_stage(run, latents, contexts, contexts[:1], NoiseSchedule())
+    denoiser = unet_stage(run, latents, contexts, contexts[:1])
     total = 0.0
     for stage in (autoencoder, clip, denoiser):
         for steps in (1, TIMED):  # the first step also sets up what later steps reuse
@@ -223,12 +224,12 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     run.working.mkdir(parents=True, exist_ok=True)
     repeat_bits()
 
-    tokenizer, schedule = train_tokenizer(run), NoiseSchedule()
+    tokenizer = train_tokenizer(run)
     autoencoder = train_autoencoder(run)
     clip = train_clip(run, tokenizer)
-    unet = train_unet(run, tokenizer, clip.text_model, autoencoder, schedule)
+    unet = train_unet(run, tokenizer, clip.text_model, autoencoder)
     own = {"defaults": SAMPLING, "data": run.dataset.about}
-    pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, schedule, clip, **own)
+    pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, run.schedule, clip, **own)
     if parallel.rank() == 0:
         pipe.save_pretrained(run.folder, dtype=torch.float16)
         write_json(run.folder / "training.json", record(run))

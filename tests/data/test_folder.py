@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion
-from minisd.data import Folder, load_dataset
+from minisd.data import Folder, Pictures, load_dataset
 from minisd.data.folder import read_captions, read_picture
 from minisd.errors import InputError
 from minisd.training import stages
@@ -143,9 +143,21 @@ def test_the_groups_to_measure_on_are_apart(folder):
 
 def test_what_was_found_is_said(folder):
     lines = Folder(folder).describe()
-    assert "60 pictures with 4 different captions" in lines[0] and "32 pixels" in lines[0]
+    assert "60 pictures of 32 pixels with 4 different captions" in lines[0]
     assert any("6 of them are held back" in line for line in lines)
     assert any("'a green square'" in line or "'a white square'" in line for line in lines)
+
+
+def test_pictures_may_come_from_anywhere():
+    """A dataset of one's own in three lines: arrays and captions."""
+    pixels = [np.full((32, 32, 3), i, dtype=np.uint8) for i in range(60)]
+    dataset = Pictures("greys", pixels, [f"grey {i}" for i in range(60)])
+    assert dataset.about["name"] == "greys" and dataset.image_size == 32
+    batch = dataset.batch(20, "train", seeded())
+    greys = ((batch.images[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+    assert batch.captions == [f"grey {i}" for i in greys]
+    with pytest.raises(InputError, match="few has 49 different captioned pictures; .* 50 or more"):
+        Pictures("few", pixels[:49], ["grey"] * 49)
 
 
 def test_broken_pictures_are_named_and_skipped(tmp_path):

@@ -274,7 +274,10 @@ def test_sampling_keeps_no_gradients():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampler": "euler"}, "sampler must be one of ddpm, ddim, dpm\\+\\+, unipc, not 'euler'"),
+        (
+            {"sampler": "nonsense"},
+            "sampler must be one of ddpm, ddim, dpm\\+\\+, unipc, not 'nonsense'",
+        ),
         ({"steps": 0}, "from 1 to 1000, not 0"),
         ({"steps": 1001}, "from 1 to 1000, not 1001"),
         ({"sampler": "ddpm", "eta": 0.5}, "eta"),

@@ -5,7 +5,7 @@ import torch
 
 from minisd import data
 from minisd.data import ATTRIBUTES, VALUES, draw_batch
-from minisd.evaluation import Judge, measure
+from minisd.evaluation import Judge, measure, train_judge
 from minisd.evaluation.judge import Reader
 
 
@@ -128,3 +128,12 @@ def test_a_missing_or_damaged_judge_is_one_clear_line(tmp_path):
         Judge.load(file)
     for error in (missing, damaged):
         assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_judge_that_was_just_trained_can_be_saved(tmp_path):
+    """Training stores convolutions channels last, which safetensors refuses."""
+    trained, pictures = train_judge(steps=3, batch_size=8), draw_batch(20).images
+    trained.save(tmp_path / "judge.safetensors")
+    loaded = Judge.load(tmp_path / "judge.safetensors")
+    ours, theirs = (judge.features(pictures) for judge in (trained, loaded))
+    torch.testing.assert_close(ours, theirs, rtol=0.01, atol=0.01)  # stored as 16-bit floats

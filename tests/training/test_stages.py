@@ -241,7 +241,7 @@ def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
     monkeypatch.setattr(stages, "denoising_loss", spy)
     autoencoder, tokenizer, text_encoder = parts
     run = change_recipe(tiny_run(tmp_path), "unet", steps=20, batch_size=50)
-    stages.train_unet(run, tokenizer, text_encoder, autoencoder, stages.NoiseSchedule())
+    stages.train_unet(run, tokenizer, text_encoder, autoencoder)
 
     latents, contexts = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
     with torch.no_grad():
