@@ -242,7 +242,7 @@ def record(run: Run) -> dict:
     stages = {}
     for name, recipe in run.recipes.items():
         state = torch.load(run.working / f"{name}.ckpt", map_location="cpu", weights_only=True)
-        pictures, seconds = recipe.steps * recipe.batch_size, round(state["seconds"], 1)
+        pictures, seconds = recipe.steps * recipe.batch_size, round(state["seconds"], 2)
         stages[name] = {"pictures": pictures, "seconds": seconds}
     about = {"seed": run.seed, "data": run.dataset.about, "machine": describe(run.device)}
     return about | {"processes": parallel.count(), "stages": stages}
