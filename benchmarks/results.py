@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS = {  # what was measured, how it was trained
     "one digit": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
     "two digits": (ROOT / "benchmarks/two/evaluation.json", ROOT / "benchmarks/two/training.json"),
+    "emoji": (ROOT / "benchmarks/emoji/evaluation.json", ROOT / "benchmarks/emoji/training.json"),
 }
 BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
