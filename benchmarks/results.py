@@ -17,6 +17,10 @@ RUNS = {  # what was measured, how it was trained
     "one digit": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
     "two digits": (ROOT / "benchmarks/two/evaluation.json", ROOT / "benchmarks/two/training.json"),
     "emoji": (ROOT / "benchmarks/emoji/evaluation.json", ROOT / "benchmarks/emoji/training.json"),
+    "emoji, 64 pixels": (
+        ROOT / "benchmarks/emoji64/evaluation.json",
+        ROOT / "benchmarks/emoji64/training.json",
+    ),
 }
 BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
