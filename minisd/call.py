@@ -132,7 +132,8 @@ def check_generator(generator, pictures: int) -> None:
 def check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas) -> None:
     """The smaller arguments of a call; eta's range is the sampler's to check."""
     check_number("num_images_per_prompt", num_images_per_prompt, 1, math.inf, Integral)
-    check_number("eta", eta)
+    if not isinstance(eta, Real):
+        raise InputError(f"eta must be a number, not {quote(eta)}")
     if output_type not in tuple(OUTPUT_TYPES):
         names = ", ".join(OUTPUT_TYPES)
         raise InputError(f"output_type must be one of {names}, not {quote(output_type)}")
