@@ -6,10 +6,10 @@ import platform
 import torch
 from torch import nn
 
-from .errors import InputError
+from .errors import InputError, quote
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str | torch.device = "auto") -> torch.device:
     """The device of that name; "auto" is a GPU if there is one. InputError if it does not exist.
 
     Each of several processes takes an NVIDIA GPU of its own.
@@ -21,8 +21,8 @@ def pick_device(name: str = "auto") -> torch.device:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"there is no device {name!r} on this machine") from error
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"there is no device {quote(str(name))} on this machine") from error
     return torch.device(name)
 
 

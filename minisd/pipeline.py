@@ -1,22 +1,44 @@
 """StableDiffusion: prompt in, pictures out. Its `__call__` is the walk from one to the other."""
 
-import math
-import warnings
-from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from . import checkpoint
-from .diffusion import SAMPLERS, Denoiser, NoiseSchedule, ScheduleConfig, classifier_free, sample
-from .errors import InputError
+from .call import (
+    OUTPUT_TYPES,
+    Output,
+    SamplingDefaults,
+    check_generator,
+    check_number,
+    check_options,
+    check_prompts,
+    check_tensor,
+    check_texts,
+    step_end,
+)
+from .diffusion import (
+    SAMPLERS,
+    Denoiser,
+    Generators,
+    NoiseSchedule,
+    ScheduleConfig,
+    classifier_free,
+    draw_noise,
+    sample,
+)
+from .errors import InputError, quote, shorten, warn
+from .machine import pick_device
 from .models import CLIP, Autoencoder, TextEncoder, UNet
 from .tokenizer import Tokenizer
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in which the networks compute
 
 
 @dataclass(eq=False, repr=False)
@@ -30,58 +52,75 @@ class StableDiffusion:
     schedule: NoiseSchedule
     clip: CLIP | None = None
     sampler: str = "ddim"
-    defaults: "SamplingDefaults" = field(default_factory=lambda: SamplingDefaults())
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     data: dict | None = None  # what the networks were trained on, e.g. {"name": "one"}
+    num_timesteps: int | None = field(default=None, init=False)  # of the last call; callbacks ask
 
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
+        timesteps: None = None,
+        sigmas: None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        *,
         output_type: str = "pil",
+        return_dict: bool = True,
         guidance_rescale: float | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         sampler: str | None = None,
         progress: bool = False,
-    ) -> "Output":
+    ) -> Output | tuple:
         """From prompt to pixels. Arguments as in diffusers' pipeline, but for the last two.
 
         None stands for the checkpoint's picture size, sampler and `defaults`. height and width are
-        in pixels. guidance_scale 1 is no guidance, less leans towards the negative prompt
-        (diffusers turns guidance off there). latents (B, 4, H/f, W/f): the starting noise, else
-        drawn with `generator`. output_type "pil", or "pt" for a tensor (B, 3, H, W) in [0, 1].
-        sampler: one of SAMPLERS. progress: show a bar. InputError if an argument makes no sense.
+        in pixels (diffusers ignores one without the other). guidance_scale 1 is no guidance, less
+        leans towards the negative prompt (diffusers turns guidance off there). latents (B, 4, H/f,
+        W/f): the starting noise, else drawn with `generator`; a list of generators has one for each
+        picture. output_type "pil", "np" (B, H, W, 3), "pt" (B, 3, H, W), both in [0, 1], or
+        "latent". sampler: one of SAMPLERS. progress: show a bar. InputError if an argument makes no
+        sense.
         """
-        asked = prompt, negative_prompt, num_images_per_prompt, latents, output_type
-        prompts, negatives = check(*asked)
         settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
+        steps, scale, rescale = vars(settings).values()
+        check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas)
+        words = prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
+        prompts, negatives = check_prompts(*words, self.unet.config.cross_attention_dim)
 
-        # 1. Words become numbers: B prompts, L tokens each, D numbers a token.
-        context = self.encode_prompt(prompts, num_images_per_prompt)  # (B, L, D)
+        # 1. Words become numbers: B pictures, L tokens each, D numbers a token.
+        context = self.encode_prompt(prompts, num_images_per_prompt, clip_skip)  # (B, L, D)
         negative_context = self.encode_prompt(negatives, num_images_per_prompt)  # (B, L, D)
 
         # 2. Every picture starts as noise, of the size of its latents.
-        if latents is None:
-            latents = self.draw_latents(len(context), height, width, generator)  # (B, 4, H/f, W/f)
+        latents = self.draw_latents(len(context), height, width, generator, latents)
 
         # 3. At each step the U-Net predicts the noise, and the sampler removes some of it.
-        denoise = self.denoiser(context, negative_context, guidance_scale, guidance_rescale)
-        x_T, steps = latents.to(self.device), settings.num_inference_steps  # (B, 4, H/f, W/f)
+        contexts = [context, None if scale == 1 else negative_context]  # a callback may change them
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.denoiser(*contexts, scale, rescale)(x_t, t)  # (B, 4, H/f, W/f)
+
+        after = callback_on_step_end, callback_on_step_end_tensor_inputs
         options = {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
-        latents = sample(denoise, self.schedule, x_T, steps, progress, **options)  # as x_T
+        options |= {"callback": step_end(self, steps, contexts, *after), "progress": progress}
+        latents = sample(denoise, self.schedule, latents, steps, **options)  # (B, 4, H/f, W/f)
 
         # 4. The decoder turns the clean latents into pixels.
-        images = self.decode(latents)  # (B, 3, H, W) in [0, 1]
-        if not images.isfinite().all():
-            raise InputError("these weights or latents give pictures that are not finite numbers")
-        return Output(to_pil(images) if output_type == "pil" else images)
+        images = latents if output_type == "latent" else self.decode(latents)  # (B, 3, H, W)
+        images = OUTPUT_TYPES[output_type](images)
+        return Output(images) if return_dict else (images, None)
 
     def __post_init__(self):
         for network in self.networks:
@@ -96,56 +135,116 @@ class StableDiffusion:
     def device(self) -> torch.device:
         return self.unet.conv_in.weight.device
 
-    def to(self, device: str | torch.device) -> "StableDiffusion":
-        """Move every network to a device; returns itself."""
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.conv_in.weight.dtype
+
+    def to(self, device=None, dtype: torch.dtype | None = None) -> "StableDiffusion":
+        """Move every network to a device, a dtype (the only argument, if you like), or both.
+
+        Returns itself. The networks compute in the dtype, the sampler in float32. InputError if
+        there is no such device, or the dtype is not one of DTYPES.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        if dtype is not None and dtype not in DTYPES:
+            known = ", ".join(map(str, DTYPES))
+            raise InputError(f"dtype must be one of {known}, not {quote(dtype)}")
+        device = self.device if device is None else pick_device(device)
         for network in self.networks:
-            network.to(device)
+            network.to(device, dtype)
         return self
 
     @torch.no_grad()
-    def encode_prompt(self, prompts: list[str], num_images_per_prompt: int = 1) -> Tensor:
-        """Prompts -> context (B, L, D), each repeated; warns of cut-off and unknown words."""
+    def encode_prompt(
+        self, prompts: str | list[str] | Tensor, num_images_per_prompt: int = 1, clip_skip=None
+    ) -> Tensor:
+        """Prompts, or their embeddings (B, L, D) -> context (B, L, D), each repeated.
+
+        clip_skip: how many layers of the text encoder to leave out at its end. Warns of cut-off and
+        unknown words.
+        """
+        if isinstance(prompts, Tensor):
+            context = prompts.to(self.device, self.dtype)
+        else:
+            prompts, skip = check_texts("prompt", prompts), 0 if clip_skip is None else clip_skip
+            check_number("clip_skip", skip, 0, len(self.text_encoder.encoder.layers), Integral)
+            self.tell_of_words(prompts)
+            context = self.text_encoder(self.tokenizer(prompts).to(self.device), skip)
+        return context.repeat_interleave(num_images_per_prompt, dim=0)
+
+    def tell_of_words(self, prompts: list[str]) -> None:
+        """Warn of words that the tokenizer cuts off, and of those that training never showed."""
         unknown: list[str] = []
         for prompt in dict.fromkeys(prompts):
             unknown += self.tokenizer.unknown_words(prompt)
             if cut := self.tokenizer.cut(prompt):
-                warnings.warn(f"the prompt is too long; this was cut: {cut!r}", stacklevel=2)
+                warn(f"the prompt is too long; this was cut: {quote(cut, 200)}")
         if unknown:
-            words = ", ".join(dict.fromkeys(unknown))
-            warnings.warn(f"the model never saw these words: {words}", stacklevel=2)
-        context = self.text_encoder(self.tokenizer(prompts).to(self.device))
-        return context.repeat_interleave(num_images_per_prompt, dim=0)
+            words = shorten(", ".join(dict.fromkeys(unknown)), 200)
+            warn(f"the model never saw these words: {words}")
 
-    def draw_latents(self, count: int, height=None, width=None, generator=None) -> Tensor:
-        """The starting noise (count, 4, H/f, W/f), drawn on the generator's device."""
-        f, latent_size = self.autoencoder.config.downscale, self.unet.config.sample_size
-        least = f * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        size = [pixels or latent_size * f for pixels in (height, width)]
+    def draw_latents(
+        self, count: int, height=None, width=None, generator: Generators = None, latents=None
+    ) -> Tensor:
+        """The starting noise (count, 4, H/f, W/f), float32: `latents` if given, else drawn."""
+        f, channels = self.autoencoder.config.downscale, self.unet.config.in_channels
+        size = [pixels or self.unet.config.sample_size * f for pixels in (height, width)]
+        for name, pixels in zip(("height", "width"), size):
+            check_number(name, pixels, kind=Integral)
+        least = max(8, f)  # diffusers asks for multiples of 8 even where f is 4
         if any(pixels < 1 or pixels % least for pixels in size):
             asked = "x".join(map(str, size))
             raise InputError(f"height and width must be multiples of {least}, not {asked}")
-        shape = (count, self.unet.config.in_channels, size[0] // f, size[1] // f)
-        device = generator.device if generator else self.device
-        return torch.randn(shape, generator=generator, device=device)
+        check_generator(generator, count)
+        if latents is None:
+            shape = (count, channels, *(pixels // f for pixels in size))
+            return draw_noise(shape, generator, self.device)
+        wanted = (pixels and pixels // f for pixels in (height, width))  # None: as latents are
+        check_tensor("latents", latents, None, channels, *wanted)
+        if len(latents) != count:
+            raise InputError(f"{len(latents)} latents do not fit {count} pictures")
+        return latents.to(self.device, torch.float32)
 
     def denoiser(
-        self, context: Tensor, negative_context: Tensor, guidance_scale=None, guidance_rescale=None
+        self,
+        context: Tensor,
+        negative_context: Tensor | None,
+        guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
     ) -> Denoiser:
-        """The guided U-Net for contexts (B, L, D); guidance that is None is the checkpoint's."""
+        """The guided U-Net for contexts (B, L, D); guidance that is None is the checkpoint's.
+
+        Without a negative context there is no guidance.
+        """
         own = self.defaults.override(None, guidance_scale, guidance_rescale)
-        guidance = own.guidance_scale, own.guidance_rescale
-        return classifier_free(self.unet, context, negative_context, *guidance)
+        scale = 1 if negative_context is None else own.guidance_scale
+        if scale != 1 and context.shape != negative_context.shape:
+            shapes = f"{tuple(context.shape)} and {tuple(negative_context.shape)}"
+            raise InputError(f"prompts and negative prompts must have one shape, not {shapes}")
+
+        def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            return self.unet(x.to(self.dtype), t, context).float()  # samplers compute in float32
+
+        return classifier_free(predict, context, negative_context, scale, own.guidance_rescale)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents of unit variance (B, 4, H/f, W/f) -> pictures (B, 3, H, W) in [0, 1]."""
-        images = self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor)
+        """Latents of unit variance (B, 4, H/f, W/f) -> pictures (B, 3, H, W) in [0, 1].
+
+        InputError if numbers of the pictures are not finite.
+        """
+        latents = latents / self.autoencoder.config.scaling_factor
+        images = self.autoencoder.decode(latents.to(self.dtype)).float()
+        if not images.isfinite().all():
+            raise InputError("these weights or latents give pictures that are not finite numbers")
         return (images / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] -> latents of unit variance (B, 4, H/f, W/f)."""
-        latents = self.autoencoder.encode(2 * images.to(self.device) - 1).mean
+        pixels = (2 * images.to(self.device) - 1).to(self.dtype)
+        latents = self.autoencoder.encode(pixels).mean
         return latents * self.autoencoder.config.scaling_factor
 
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -158,7 +257,7 @@ class StableDiffusion:
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
         size = self.unet.config.sample_size * self.autoencoder.config.downscale
         checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=size)
-        checkpoint.save_text_encoder(directory / "text_encoder", self.text_encoder)
+        checkpoint.save_text_encoder(directory / "text_encoder", self.text_encoder, torch.float32)
         if self.clip:
             checkpoint.save_clip(directory / "clip", self.clip, dtype)
         checkpoint.save_tokenizer(directory / "tokenizer", self.tokenizer)
@@ -169,16 +268,22 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path = WEIGHTS, device: str | torch.device = "cpu"
+        cls,
+        directory: str | Path = WEIGHTS,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
     ) -> "StableDiffusion":
         """Read a diffusers pipeline directory, whoever wrote it; minisd's own weights by default.
 
+        dtype: in which the networks compute, float32 by default; diffusers says torch_dtype, too.
         InputError if it is missing, damaged or of another architecture than Stable Diffusion 1.x.
         """
         directory = Path(directory)
-        if not (directory / "model_index.json").exists():
-            what = f"{directory} holds no checkpoint (no model_index.json)"
-            resume = f" --out {directory} --resume" if (directory / "training").exists() else ""
+        if not os.path.exists(directory / "model_index.json"):  # Path.exists fails on long names
+            what = f"{shorten(str(directory), 200)} holds no checkpoint (no model_index.json)"
+            begun = os.path.exists(directory / "training")
+            resume = f" --out {directory} --resume" if begun else ""
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")
         names = vars(ScheduleConfig())
         config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
@@ -201,60 +306,4 @@ class StableDiffusion:
             defaults,
             data,
         )
-        return pipe.to(device)
-
-
-@dataclass(frozen=True)
-class SamplingDefaults:
-    """How a checkpoint is best sampled; stored with it. The values here are diffusers' own."""
-
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
-    guidance_rescale: float = 0.0
-
-    def __post_init__(self):
-        """InputError for impossible values. The schedule checks the number of steps."""
-        for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-                raise InputError(f"{name} must be a number, not {value!r}")
-        steps, rescale = self.num_inference_steps, self.guidance_rescale
-        if not isinstance(steps, Integral):
-            raise InputError(f"num_inference_steps must be a whole number, not {steps}")
-        if not 0 <= rescale <= 1:
-            raise InputError(f"guidance_rescale must be from 0 to 1, not {rescale}")
-
-    def override(self, *values) -> "SamplingDefaults":
-        """A copy with these values, in the order above, where they are not None."""
-        given = zip(vars(self), values, strict=True)
-        return replace(self, **{name: value for name, value in given if value is not None})
-
-
-@dataclass
-class Output:
-    """What a call returns: PIL images, or a tensor (B, 3, H, W) in [0, 1] if asked for."""
-
-    images: list[Image.Image] | Tensor
-
-
-def check(prompt, negative_prompt, num_images_per_prompt, latents, output_type):
-    """Arguments of a call -> prompts and as many negative prompts; InputError if one is wrong."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts:
-        raise InputError("there is no prompt to draw")
-    negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""]
-    if len(negatives) not in (1, len(prompts)):
-        raise InputError(f"{len(negatives)} negative prompts do not fit {len(prompts)} prompts")
-    if num_images_per_prompt < 1:
-        raise InputError(f"num_images_per_prompt must be at least 1, not {num_images_per_prompt}")
-    count = num_images_per_prompt * len(prompts)
-    if latents is not None and len(latents) != count:
-        raise InputError(f"{len(latents)} latents do not fit {count} pictures")
-    if output_type not in ("pil", "pt"):
-        raise InputError(f'output_type must be "pil" or "pt", not {output_type!r}')
-    return prompts, negatives * (len(prompts) // len(negatives))
-
-
-def to_pil(images: Tensor) -> list[Image.Image]:
-    """Pictures (B, 3, H, W) in [0, 1] -> PIL images."""
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
+        return pipe.to(device, dtype or torch_dtype)

@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Path2D
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, shorten
 
 WRAP = 22  # characters of a caption on one line
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
@@ -171,7 +171,7 @@ def diagram(*lit: str) -> Figure:
 def check_name(path: str | Path) -> None:
     """InputError if a file of this name cannot be a picture, or if there is a folder."""
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path} must end in {', '.join(SUFFIXES)}")
+        raise InputError(f"{shorten(str(path))} must end in {', '.join(SUFFIXES)}")
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder")
 

@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "machine": set(),
     "errors": set(),
     "checkpoint": {"models", "tokenizer"},
-    "pipeline": {"models", "diffusion", "tokenizer", "checkpoint"},
+    "call": {"diffusion"},
+    "pipeline": {"models", "diffusion", "tokenizer", "machine", "checkpoint", "call"},
     "plots": {"data", "tokenizer"},  # it draws arrays and the words for them, whatever made them
     "evaluation": LEAVES | {"checkpoint", "pipeline", "minisd"},
     "evaluation.judge": {"data"},  # none of what it judges, not even by a detour

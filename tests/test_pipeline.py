@@ -242,7 +242,7 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
         ({"num_inference_steps": 0}, "from 1 to 1000, not 0"),
         ({"num_inference_steps": 1001}, "from 1 to 1000, not 1001"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
-        ({"output_type": "latent"}, "output_type.*'latent'"),
+        ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, latent, not 'jpg'"),
         ({"sampler": "nonsense"}, "sampler.*ddim.*'nonsense'"),
         ({"eta": 1.5}, "eta must be from 0 to 1"),
         ({"eta": 0.5, "sampler": "dpm++"}, "eta.*ddim"),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, quote
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PATH = Path(__file__).resolve().parents[2] / "data" / "digits.npz"
@@ -25,7 +25,7 @@ def load_digits(split: str = "train") -> tuple[Tensor, Tensor]:
     FileNotFoundError without data/digits.npz.
     """
     if split not in ("train", "test"):
-        raise InputError(f'split must be "train" or "test", not {split!r}')
+        raise InputError(f'split must be "train" or "test", not {quote(split)}')
     if not PATH.exists():
         raise FileNotFoundError(
             f"the handwritten digits are missing: {PATH}; restore data/digits.npz"

@@ -1,6 +1,7 @@
 """The mathematics of diffusion. No weights; never imports models."""
 
 from .guidance import classifier_free
+from .noise import Generators, draw_noise
 from .samplers import (
     SAMPLERS,
     Denoiser,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, quote
+from .noise import Generators, draw_noise
 from .schedule import NoiseSchedule, predictions
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) -> prediction, as x_t
@@ -60,9 +61,7 @@ class Sampler:
 
     def noise(self, like: Tensor) -> Tensor:
         """Fresh noise; a generator on the CPU serves every device."""
-        device = self.generator.device if self.generator else like.device
-        noise = torch.randn(like.shape, generator=self.generator, device=device, dtype=like.dtype)
-        return noise.to(like.device)
+        return draw_noise(like.shape, self.generator, like.device, like.dtype)
 
     def correct(self, now: Point) -> Point:
         """Improve x_t, the end of the last step, given the network's guess there."""
@@ -216,7 +215,7 @@ def trajectory(
     steps: int = 20,
     sampler: str = "ddim",
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     start: int = 0,
     callback: Callable[[Point, Tensor], Tensor | None] | None = None,
 ) -> Iterator[tuple[Point, Tensor]]:
@@ -228,8 +227,8 @@ def trajectory(
     after every step; latents that it returns replace x_s. Raises InputError, at the first point,
     for an unknown sampler, steps or start out of range, or a sampler that takes no eta.
     """
-    if sampler not in SAMPLERS:
-        raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
+    if sampler not in tuple(SAMPLERS):
+        raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {quote(sampler)}")
     if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
         names = " or ".join(name for name, kind in SAMPLERS.items() if kind.takes_eta)
         raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {names}, not {eta}")

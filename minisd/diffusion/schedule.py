@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, quote
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def make_betas(config: ScheduleConfig) -> Tensor:
         time = torch.arange(steps + 1, dtype=torch.float64) / steps
         a = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
         return (1 - a[1:] / a[:-1]).clamp(max=0.999).float()
-    raise InputError(f'beta_schedule must be "linear", "scaled_linear" or "cosine", not {name!r}')
+    names = '"linear", "scaled_linear" or "cosine"'
+    raise InputError(f"beta_schedule must be {names}, not {quote(name)}")
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
@@ -66,7 +67,9 @@ class NoiseSchedule:
         self.config = config = config or ScheduleConfig()
         kind = config.prediction_type
         if kind not in ("epsilon", "v_prediction"):
-            raise InputError(f'prediction_type must be "epsilon" or "v_prediction", not {kind!r}')
+            raise InputError(
+                f'prediction_type must be "epsilon" or "v_prediction", not {quote(kind)}'
+            )
         if kind == "epsilon" and config.rescale_betas_zero_snr:
             raise InputError(
                 "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing about x0"
@@ -118,9 +121,8 @@ class NoiseSchedule:
         elif spacing == "trailing":  # [:count]: rounding may add one more
             chosen = np.arange(total, 0, -total / count)[:count].round() - 1
         else:
-            raise InputError(
-                f'timestep_spacing must be "linspace", "leading" or "trailing", not {spacing!r}'
-            )
+            names = '"linspace", "leading" or "trailing"'
+            raise InputError(f"timestep_spacing must be {names}, not {quote(spacing)}")
         chosen = chosen.astype(int).tolist()
         if chosen[0] >= total:
             raise InputError(f"{count} steps with an offset of {offset} pass {total}")

@@ -111,14 +111,14 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """The stack of layers: (B, N, C) -> (B, N, C)."""
+    """The stack of layers, without the last `skip` of them: (B, N, C) -> (B, N, C)."""
 
     def __init__(self, config: TextConfig | VisionConfig):
         super().__init__()
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_layers)])
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for layer in self.layers:
+    def forward(self, x: Tensor, mask: Tensor | None = None, skip: int = 0) -> Tensor:
+        for layer in self.layers[: len(self.layers) - skip]:
             x = layer(x, mask)  # (B, N, C)
         return x
 
@@ -137,7 +137,10 @@ class TextEmbeddings(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids (B, L) -> states (B, L, D), the context that the U-Net reads."""
+    """Token ids (B, L) -> states (B, L, D), the context that the U-Net reads.
+
+    skip: layers to leave out at the end, as diffusers' clip_skip.
+    """
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -146,11 +149,11 @@ class TextEncoder(nn.Module):
         self.encoder = TransformerEncoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        x = self.embeddings(ids)                  # (B, L, D)
+    def forward(self, ids: Tensor, skip: int = 0) -> Tensor:
+        x = self.embeddings(ids)                   # (B, L, D)
         future = torch.full((ids.shape[1],) * 2, -torch.inf, device=x.device, dtype=x.dtype)
-        x = self.encoder(x, mask=future.triu(1))  # (B, L, D); token i sees 0 ... i
-        return self.final_layer_norm(x)           # (B, L, D)
+        x = self.encoder(x, future.triu(1), skip)  # (B, L, D); token i sees 0 ... i
+        return self.final_layer_norm(x)            # (B, L, D)
 
     def pool(self, states: Tensor, ids: Tensor) -> Tensor:
         """The state at the first end-of-text token, which has seen the whole text: (B, D)."""

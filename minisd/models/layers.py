@@ -4,6 +4,7 @@ Attribute names are those of `diffusers`, so that a state dict loads unchanged.
 Shapes: B batch, C channels, H W pixels, N = H*W tokens, M keys, D context width.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -73,14 +74,18 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the resolution: repeat each pixel, then smooth. (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Doubles the resolution: repeat each pixel, then smooth. (B, C, H, W) -> (B, C, 2H, 2W).
+
+    `size`, if given, is the height and width to reach instead: what Downsample halved may be odd.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # (B, C, 2H, 2W)
+    def forward(self, x: Tensor, size: torch.Size | None = None) -> Tensor:
+        size = size or [2 * side for side in x.shape[2:]]
+        return self.conv(F.interpolate(x, size, mode="nearest"))  # (B, C, 2H, 2W)
 
 
 def tokens(x: Tensor) -> Tensor:

@@ -187,7 +187,10 @@ class DownBlock(Level):
 
 
 class UpBlock(Level):
-    """One level on the way up; each layer takes one skip connection besides its input."""
+    """One level on the way up; each layer takes one skip connection besides its input.
+
+    The next one has the size to go up to: 2H, or 2H - 1 where that was halved on the way down.
+    """
 
     def __init__(self, in_channels, out_channels, skips, attends, last, config: UNetConfig):
         ins = [in_channels] + [out_channels] * config.layers_per_block
@@ -199,9 +202,9 @@ class UpBlock(Level):
 
     def forward(self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
         for i in range(len(self.resnets)):
-            x = torch.cat([x, skips.pop()], dim=1)        # (B, in + skip, H, W)
-            x = self.layer(i, x, time, context)           # (B, out, H, W)
-        return x if self.last else self.upsamplers[0](x)  # (B, out, 2H, 2W)
+            x = torch.cat([x, skips.pop()], dim=1)                             # (B, in+skip, H, W)
+            x = self.layer(i, x, time, context)                                # (B, out, H, W)
+        return x if self.last else self.upsamplers[0](x, skips[-1].shape[2:])  # (B, out, 2H, 2W)
 
 
 class MidBlock(nn.Module):

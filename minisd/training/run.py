@@ -9,7 +9,7 @@ import torch
 
 from ..data import Dataset
 from ..diffusion import NoiseSchedule
-from ..errors import InputError
+from ..errors import InputError, quote
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
 from ..tokenizer import Tokenizer
 from .loop import Recipe
@@ -94,15 +94,15 @@ def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
         name, _, key = target.partition(".")
         if not equals or name not in configs:
             names = ", ".join(f"{n}.FIELD=VALUE" for n in configs)
-            raise InputError(f"{setting!r} is not one of {names}")
+            raise InputError(f"{quote(setting)} is not one of {names}")
         known = [f.name for f in fields(configs[name]) if f.name not in DERIVED.get(name, ())]
         if key not in known:
-            raise InputError(f"{name} has no {key!r} to set; it has {', '.join(known)}")
+            raise InputError(f"{name} has no {quote(key)} to set; it has {', '.join(known)}")
         present = getattr(configs[name], key)
         try:
             changes[name][key] = parse_like(present, text)
         except (ValueError, KeyError) as error:
-            message = f"{target} cannot be {text!r}; it looks like {key}={show(present)}"
+            message = f"{target} cannot be {quote(text)}; it looks like {key}={show(present)}"
             raise InputError(message) from error
     changed = {}
     for name, config in configs.items():

@@ -1,0 +1,180 @@
+"""What surrounds the walk in pipeline.py: arguments, the user's callback, what is returned.
+
+Names, meaning and refusals are those of `diffusers.StableDiffusionPipeline.__call__`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .diffusion import Point
+from .errors import InputError, quote
+
+CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
+
+
+@dataclass
+class Output:
+    """What a call returns: pictures, as a list of PIL images or as `output_type` says."""
+
+    images: list[Image.Image] | np.ndarray | Tensor
+
+
+def to_numpy(images: Tensor) -> np.ndarray:
+    """Pictures (B, 3, H, W) in [0, 1] -> (B, H, W, 3) float32."""
+    return images.permute(0, 2, 3, 1).float().cpu().numpy()
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Pictures (B, 3, H, W) in [0, 1] -> PIL images."""
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+OUTPUT_TYPES = {"pil": to_pil, "np": to_numpy, "pt": lambda x: x, "latent": lambda x: x}
+
+
+def check_number(name: str, value, least=-math.inf, most=math.inf, kind: type = Real) -> None:
+    """InputError unless it is a finite number of that kind, from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{name} must be a number, not {quote(value)}")
+    if not isinstance(value, kind):
+        raise InputError(f"{name} must be a whole number, not {value}")
+    if not least <= value <= most:
+        bounds = f"from {least} to {most}" if most < math.inf else f"at least {least}"
+        raise InputError(f"{name} must be {bounds}, not {value}")
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """How a checkpoint is best sampled; stored with it. The values here are diffusers' own."""
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    guidance_rescale: float = 0.0
+
+    def __post_init__(self):
+        """InputError for impossible values. The schedule checks the number of steps."""
+        check_number("num_inference_steps", self.num_inference_steps, kind=Integral)
+        check_number("guidance_scale", self.guidance_scale)
+        check_number("guidance_rescale", self.guidance_rescale, 0, 1)
+
+    def override(self, *values) -> "SamplingDefaults":
+        """A copy with these values, in the order above, where they are not None."""
+        given = zip(vars(self), values, strict=True)
+        return replace(self, **{name: value for name, value in given if value is not None})
+
+
+def check_texts(name: str, texts) -> list[str]:
+    """A text, or several in a list or tuple -> a list of texts."""
+    several = [texts] if isinstance(texts, str) else texts
+    if not isinstance(several, (list, tuple)) or not all(isinstance(t, str) for t in several):
+        raise InputError(f"{name} must be a text or a list of texts, not {quote(texts)}")
+    return list(several)
+
+
+def check_tensor(name: str, x, *shape: int | None) -> Tensor:
+    """The tensor, if it has this shape (None: any length) and holds finite numbers."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError(f"{name} must be a tensor of floats, not {quote(x)}")
+    fits = x.dim() == len(shape) and all(a in (None, b) for a, b in zip(shape, x.shape))
+    if not fits or not x.numel():
+        wanted = ", ".join("any" if side is None else str(side) for side in shape)
+        raise InputError(f"{name} must have the shape ({wanted}), not {tuple(x.shape)}")
+    if not x.isfinite().all():
+        raise InputError(f"{name} must hold finite numbers, not NaN or infinity")
+    return x
+
+
+def check_prompts(prompt, prompt_embeds, negative_prompt, negative_prompt_embeds, width: int):
+    """-> prompts and negative prompts, each a list of texts or their embeddings (B, L, D = width).
+
+    One negative prompt, or none, serves all prompts.
+    """
+    for name, texts, embeds in (
+        ("prompt", prompt, prompt_embeds),
+        ("negative_prompt", negative_prompt, negative_prompt_embeds),
+    ):
+        if texts is not None and embeds is not None:
+            raise InputError(f"give {name} or {name}_embeds, not both")
+        if embeds is not None:
+            check_tensor(f"{name}_embeds", embeds, None, None, width)
+    if prompt is None and prompt_embeds is None:
+        raise InputError("give prompt or prompt_embeds")
+    prompts = check_texts("prompt", prompt) if prompt_embeds is None else prompt_embeds
+    if not len(prompts):
+        raise InputError("there is no prompt to draw")
+    if negative_prompt_embeds is not None:
+        return prompts, negative_prompt_embeds
+    negatives = check_texts("negative_prompt", "" if negative_prompt is None else negative_prompt)
+    if len(negatives) not in (1, len(prompts)):
+        raise InputError(f"{len(negatives)} negative prompts do not fit {len(prompts)} prompts")
+    return prompts, negatives * (len(prompts) // len(negatives))
+
+
+def check_generator(generator, pictures: int) -> None:
+    """InputError unless it is a generator, None, or a list with one for each picture."""
+    several = generator if isinstance(generator, (list, tuple)) else [generator] * pictures
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in several):
+        wrong = quote(generator)
+        raise InputError(f"generator must be a torch.Generator or a list of them, not {wrong}")
+    if len(several) != pictures:
+        raise InputError(f"{len(several)} generators do not fit {pictures} pictures")
+
+
+def check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas) -> None:
+    """The smaller arguments of a call; eta's range is the sampler's to check."""
+    check_number("num_images_per_prompt", num_images_per_prompt, 1, math.inf, Integral)
+    if not isinstance(eta, Real):
+        raise InputError(f"eta must be a number, not {quote(eta)}")
+    if output_type not in tuple(OUTPUT_TYPES):
+        names = ", ".join(OUTPUT_TYPES)
+        raise InputError(f"output_type must be one of {names}, not {quote(output_type)}")
+    if timesteps is not None or sigmas is not None:
+        raise InputError("minisd takes no timesteps or sigmas; give num_inference_steps")
+
+
+def step_end(pipe, steps: int, contexts: list, callback, names) -> Callable:
+    """`callback_on_step_end` of diffusers, in the form in which `trajectory` calls it.
+
+    contexts: [context, negative context or None], which the next step reads. As in diffusers the
+    callback sees both in one tensor, negatives first, and may return others. If it returns the
+    prompts' alone, guidance ends. InputError if the latents are no longer finite.
+    """
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback_on_step_end must be a function, not {quote(callback)}")
+    names = getattr(callback, "tensor_inputs", names)  # diffusers' own callbacks name theirs
+    if not isinstance(names, (list, tuple)) or any(n not in CALLBACK_TENSORS for n in names):
+        listed = f"must list some of {', '.join(CALLBACK_TENSORS)}, not {quote(names)}"
+        raise InputError(f"callback_on_step_end_tensor_inputs {listed}")
+    pipe.num_timesteps, step = steps, count()
+
+    def after(now: Point, x_s: Tensor) -> Tensor | None:
+        if not x_s.isfinite().all():
+            why = "damaged weights, a huge guidance_scale, or too much for half precision?"
+            raise InputError(f"the latents are not finite numbers after timestep {now.t}: {why}")
+        if callback is None:
+            return None
+        context, negative = contexts
+        both = context if negative is None else torch.cat([negative, context])  # (B or 2B, L, D)
+        tensors = dict(zip(CALLBACK_TENSORS, (x_s, both, negative)))
+        changed = callback(pipe, next(step), now.t, {name: tensors[name] for name in names})
+        if not isinstance(changed, dict):
+            raise InputError(f"callback_on_step_end must return a dict, not {quote(changed)}")
+        latents, both = changed.get("latents", x_s), changed.get("prompt_embeds", both)
+        check_tensor("latents of the callback", latents, *x_s.shape)
+        check_tensor("prompt_embeds of the callback", both, None, None, context.shape[2])
+        if len(both) not in (len(x_s), 2 * len(x_s)):
+            raise InputError(f"{len(both)} prompt_embeds do not fit {len(x_s)} pictures")
+        *negative, contexts[0] = both.to(context).split(len(x_s))
+        contexts[1] = negative[0] if negative else None
+        return latents.to(x_s)
+
+    return after
