@@ -12,6 +12,7 @@ from . import data, plots
 from .checkpoint import read_json, write_json
 from .errors import InputError
 from .evaluation import Judge, Settings, evaluate, format_results
+from .files import check_writable
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
@@ -33,7 +34,7 @@ def train(o: Namespace) -> None:
         minutes = estimate(run, train_tokenizer(run)) / 60
         if parallel.rank() == 0:
             print(*dataset.describe(), sep="\n")
-            print(f"training will take about {minutes:.1f} minutes on this machine", flush=True)
+            print(f"training will take about {minutes:.1f} minutes on this machine")
         pipe = train_all(run, o.resume)
         if parallel.rank() > 0:
             return
@@ -72,11 +73,11 @@ def sample(o: Namespace) -> None:
 
 def measure(o: Namespace) -> None:
     """Measure a checkpoint on the data that it was trained on, or on what --data names."""
+    if o.json:
+        check_writable(o.json)  # before the long work
     device = pick_device(o.device)
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     dataset = dataset_of(pipe, o)
-    if o.json and o.json.is_dir():  # before the long work
-        raise InputError(f"{o.json} is a folder, and --json needs a file")
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
@@ -106,10 +107,12 @@ def judge_for(dataset: data.Dataset, device: torch.device) -> Judge | None:
 
 
 def report(pipe, judge, dataset: data.Dataset, settings: Settings, file: Path | None) -> None:
-    """Measure, print the table, write the numbers."""
+    """Measure, write the numbers, print the table; each even if the other is impossible."""
     began = time.monotonic()
     results = evaluate(pipe, judge, dataset, settings)
     seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
-    print(format_results(results))
-    if file:
-        write_json(file, {**seconds, **results})
+    try:
+        if file:
+            write_json(file, {**seconds, **results})
+    finally:
+        print(format_results(results))

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from . import checkpoint
 from .diffusion import SAMPLERS, Denoiser, NoiseSchedule, ScheduleConfig, classifier_free, sample
 from .errors import InputError
+from .files import SHIPPED
 from .models import CLIP, Autoencoder, TextEncoder, UNet
 from .tokenizer import Tokenizer
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
+WEIGHTS = SHIPPED / "weights"
 
 
 @dataclass(eq=False, repr=False)

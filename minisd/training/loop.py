@@ -1,6 +1,7 @@
 """The training loop, in full view: mixed precision, clipping, EMA, checkpoints, progress."""
 
 import hashlib
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..checkpoint import open_atomically
 from ..errors import InputError
+from ..files import open_atomically
 from ..machine import channels_last, mixed_precision
 from . import parallel
 from .optimizers import optimizers_for
@@ -64,8 +65,10 @@ def progress(*arguments, **options) -> tqdm:
 
 
 def save_atomically(state: dict, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # in memory: PyTorch aborts the process when a disk is full
     with open_atomically(path) as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, run: dict, device: torch.device) -> dict:
