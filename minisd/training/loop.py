@@ -130,33 +130,33 @@ def train(
     model.train()
     precision = mixed_precision(device)
     began = saved = time.monotonic()
-    bar = progress(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
-    for step in range(start, recipe.steps):
-        with precision, parallel.shared(*shared):
-            loss = loss_of_step(step)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        parallel.sum_gradients(*shared)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for part in (*optimizers, *schedules):
-            part.step()
-        average.update_parameters(model)
-        if after_step:
-            after_step(step + 1, average.module)
-        bar.update()
-        save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
-        if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
-            if not loss.isfinite():
-                bar.close()
-                found = f"{label}: the loss is {loss.item()} at step {step}"
-                raise InputError(f"{found}; lower the learning rate")
-            speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
-            bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
-        if save_now:
-            saved = time.monotonic()
-            if checkpoint and parallel.rank() == 0:
-                state = {"run": run, "step": step + 1, "seconds": before + saved - began}
-                state["parts"] = [part.state_dict() for part in parts]
-                save_atomically(state, checkpoint)
-    bar.close()
+    with progress(
+        total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05
+    ) as bar:
+        for step in range(start, recipe.steps):
+            with precision, parallel.shared(*shared):
+                loss = loss_of_step(step)
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            parallel.sum_gradients(*shared)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for part in (*optimizers, *schedules):
+                part.step()
+            average.update_parameters(model)
+            if after_step:
+                after_step(step + 1, average.module)
+            bar.update()
+            save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
+            if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
+                if not loss.isfinite():
+                    found = f"{label}: the loss is {loss.item()} at step {step}"
+                    raise InputError(f"{found}; lower the learning rate")
+                speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
+                bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
+            if save_now:
+                saved = time.monotonic()
+                if checkpoint and parallel.rank() == 0:
+                    state = {"run": run, "step": step + 1, "seconds": before + saved - began}
+                    state["parts"] = [part.state_dict() for part in parts]
+                    save_atomically(state, checkpoint)
     return average.module.eval()

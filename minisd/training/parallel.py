@@ -60,6 +60,8 @@ def launch(processes: int, command: list[str]) -> int:
         for worker in workers:  # and this one ends them
             worker.kill()
             worker.wait()
+        if workers and workers[0].returncode < 0:
+            print(file=sys.stderr)  # after its progress bar
     for rank, code in enumerate(codes):
         if code is not None and code < 0:
             why = f"process {rank} of {processes} was ended by {signal.Signals(-code).name}"
