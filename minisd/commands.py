@@ -80,6 +80,8 @@ def measure(o: Namespace) -> None:
     dataset = dataset_of(pipe, o)
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
+    if training_seed not in range(2**32):
+        raise InputError(f"{training}: the seed must be a whole number, not {training_seed!r:.80}")
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
     settings = Settings(**asked, training_seed=training_seed)
     report(pipe, judge_for(dataset, device), dataset, settings, o.json)
@@ -88,10 +90,10 @@ def measure(o: Namespace) -> None:
 def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
     """The checkpoint's dataset. InputError if it is unknown or --data names another one."""
     about = pipe.data or {}
-    name = o.data or about.get("name")
-    if not name:
+    name, size = o.data or about.get("name"), o.size or about.get("image_size")
+    if not isinstance(name, str) or size not in (None, *data.SIZES):
         raise InputError(f"{o.weights} does not say what it was trained on; name it with --data")
-    dataset = data.load_dataset(name, o.size or about.get("image_size"))
+    dataset = data.load_dataset(name, size)
     now = dataset.identity
     changed = [
         f"{key} {about.get(key)}, not {now[key]}" for key in now if now[key] != about.get(key)

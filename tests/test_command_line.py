@@ -1,5 +1,6 @@
 """The command line: what works, and one clear line for what cannot."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from minisd import __main__ as command_line
+from minisd import commands, files
 from minisd.diffusion import samplers
 from minisd.errors import InputError
 from minisd.evaluation import Judge
@@ -27,6 +29,11 @@ def elsewhere(tmp_path, monkeypatch):
     torch.manual_seed(0)
     judge = Judge(Reader())
     monkeypatch.setattr(Judge, "load", lambda device: judge)
+
+
+def full(descriptor):
+    """os.fsync, when the disk is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
@@ -98,6 +105,32 @@ def test_evaluate_prints_a_table_and_writes_numbers(run, tiny_weights, tmp_path)
     assert (code, lines) == (0, [])
     assert "held out, drawn" in out and "Frechet distance" in out
     assert json.loads((tmp_path / "numbers.json").read_text())["settings"]["samples"] == 40
+
+
+EVALUATE = ("evaluate", "--samples", 40, "--steps", 1, "--json", "numbers.json")
+
+
+def test_the_numbers_are_written_even_if_nobody_reads_the_table(run, tiny_weights, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(commands, "print", closed, raising=False)
+    code, _, _ = run(*EVALUATE, "--weights", tiny_weights)
+    assert code == 1 and json.loads(files.Path("numbers.json").read_text())["settings"]
+
+
+def test_the_table_is_printed_even_if_the_disk_is_full(run, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", full)
+    code, out, lines = run(*EVALUATE, "--weights", tiny_weights)
+    assert code == 1 and "held out, drawn" in out
+    assert lines == ["minisd: error: numbers.json: No space left on device"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_half_picture(refused, tiny_weights, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", full)
+    options = ("--weights", tiny_weights, "--steps", 1)
+    assert refused("sample", "a red seven", *options) == "sample.png: No space left on device"
 
 
 def test_a_prompt_that_is_too_long_is_drawn_and_the_rest_is_shown(run, tiny_weights, tmp_path):
@@ -179,10 +212,19 @@ def test_evaluate_takes_the_data_from_the_checkpoint(refused, weights):
     about = json.loads((weights / "minisd.json").read_text())
     for data, message in (
         (None, "does not say what it was trained on; name it with --data"),
+        ({"name": 3}, "does not say what it was trained on; name it with --data"),
+        ({"name": "one", "image_size": "x"}, "does not say what it was trained on"),
         ({"name": "gone"}, "gone is not a folder of pictures"),
     ):
         (weights / "minisd.json").write_text(json.dumps({**about, "data": data}))
         assert message in refused("evaluate", "--weights", weights)
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, None, -1, 2**80, "x" * 1000])
+def test_evaluate_refuses_a_seed_that_is_none(refused, weights, seed):
+    (weights / "training.json").write_text(json.dumps({"seed": seed}))
+    message = refused("evaluate", "--weights", weights)
+    assert "training.json: the seed must be a whole number, not " in message and len(message) < 400
 
 
 def test_a_bug_of_ours_keeps_its_traceback(run, monkeypatch, tiny_weights):
@@ -216,6 +258,20 @@ def test_train_refuses_a_directory_that_holds_something(refused, tmp_path):
     assert "run holds no run to resume" in refused("train", "--out", "run", "--resume")
     assert "no device 'tpu'" in refused("train", "--out", "new", "--device", "tpu")
     assert "run/thesis.txt" in refused("train", "--out", "run/thesis.txt")
+
+
+@pytest.mark.parametrize("name", ["file/numbers.json", "folder", os.devnull])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    refused, tmp_path, monkeypatch, tiny_weights, name
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for work in ("estimate", "evaluate", "pick_device"):
+        monkeypatch.setattr(commands, work, None)
+    assert name in refused("evaluate", "--weights", tiny_weights, "--json", name)
+    monkeypatch.setattr(commands, "pick_device", lambda name: torch.device("cpu"))
+    assert "file" in refused("train", "--out", "file/run")
+    assert os.devnull in refused("train", "--out", os.devnull)
 
 
 def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weights, tmp_path):
@@ -339,9 +395,12 @@ def test_another_architecture_is_refused_by_the_option_that_differs(refused, wei
 
 
 def shell(*arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}  # with its bars
     command = [sys.executable, "-m", "minisd", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, env=with_bars())
+
+
+def with_bars():
+    return {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
 
 
 def test_help_names_the_three_commands():
@@ -365,3 +424,30 @@ def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr == "minisd: error: the number of steps must be from 1 to 1000, not 1001\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="bash is needed")
+def test_a_picture_counts_though_nobody_reads_what_is_said(tiny_weights, tmp_path):
+    said = {  # how the output is closed: what arrives
+        "a.png >&-": "",
+        "b.png | true": "",
+        "c.png 2>&1 | true": "",
+        "d.png >&- 2>&-": "",
+        "\u00fc.png": "wrote \\xfc.png\n",
+        "$'\\xff.png'": "wrote \\udcff.png\n",
+    }
+    sample = f"{sys.executable} -m minisd sample red --weights {tiny_weights} --steps 1 --out"
+    environment = with_bars() | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    done = [
+        subprocess.Popen(
+            ["bash", "-c", f"{sample} {ending}; exit ${{PIPESTATUS[0]}}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for ending in said
+    ]
+    assert [process.communicate() for process in done] == [(out, "") for out in said.values()]
+    assert [process.returncode for process in done] == [0] * len(done)
+    assert len(list(tmp_path.iterdir())) == len(done)
