@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def settings() -> list[str]:
 def result(run: Path) -> dict[str, object]:
     """What a run leaves, but for its checkpoints and for what depends on the time that it took."""
     files = [f for f in run.rglob("*") if f.is_file() and f.parent.name != "training"]
-    contents = {str(f.relative_to(run)): f.read_bytes() for f in files if f.suffix != ".tmp"}
+    contents = {str(f.relative_to(run)): f.read_bytes() for f in files}
     contents.pop("training.json", None)
     measured = json.loads(contents.pop("evaluation.json"))
     return contents | {"evaluation": {k: v for k, v in measured.items() if k != "seconds"}}
@@ -118,7 +119,7 @@ class Kills:
         time.sleep(self.random.uniform(0, self.seconds[processes]))
         workers = children(process.pid)
         victim = self.random.choice([process.pid, *workers])
-        if process.poll() is None:
+        with suppress(ProcessLookupError):  # it may have ended just now
             os.kill(victim, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while any(map(alive, [process.pid, *workers])):

@@ -1,6 +1,7 @@
-"""Data-parallel training: the processes of PyTorch's launcher share the work of each step.
+"""Data-parallel training: several processes share the work of each step.
 
-    torchrun --nproc-per-node=2 -m minisd train
+    python -m minisd train --processes 2
+    torchrun --nproc-per-node=2 -m minisd train     # the same, by PyTorch's own launcher
 
 Every process draws the same batch, sends its own chunk of it through the networks, and gathers the
 outputs of all. So each holds the outputs of the whole batch and computes the same loss, even
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import torch
 import torch.distributed as dist
@@ -32,8 +34,8 @@ PATIENCE = 5.0  # seconds in which the others may end by themselves when one has
 def launch(processes: int, command: list[str]) -> int:
     """Run a command in several processes that find one another; returns the exit code.
 
-    When one fails, all end. The first writes to the terminal; of the others only that one is heard
-    which fails alone. InputError if one was killed.
+    When one fails, all end. The first writes to the terminal, the others only if they fail alone.
+    InputError if one was killed.
     """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # any free port
     common = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
@@ -62,15 +64,23 @@ def launch(processes: int, command: list[str]) -> int:
             worker.wait()
         if workers and workers[0].returncode < 0:
             print(file=sys.stderr)  # after its progress bar
+    report(codes, heard)
+    return int(any(codes))
+
+
+def report(codes: list[int | None], heard: list[BinaryIO]) -> None:
+    """Say why a process failed, if it did not. heard: what all but the first wrote to stderr.
+
+    An exit code below zero is the number of the signal that ended the process.
+    """
     for rank, code in enumerate(codes):
         if code is not None and code < 0:
-            why = f"process {rank} of {processes} was ended by {signal.Signals(-code).name}"
+            why = f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}"
             raise InputError(f"{why} (is memory short?); a training run goes on with --resume")
     failed = [rank for rank, code in enumerate(codes) if code not in (None, 0, LOST)]
     if failed and failed[0] > 0:  # the first process did not fail, and so said nothing
         heard[failed[0] - 1].seek(0)
         sys.stderr.write(heard[failed[0] - 1].read().decode(errors="replace"))
-    return int(any(codes))
 
 
 def launched() -> bool:
