@@ -153,7 +153,9 @@ def change_weights(r: random.Random, weights: Path) -> Case:
         harmless = torch.equal(state[name].to(value.dtype), value) and value.is_floating_point()
         what += f" {state[name].dtype}"
     elif kind == "shape":
-        state[name] = r.choice([value.flatten(), value[None], value.T.contiguous(), value[:0]])
+        state[name] = r.choice(
+            [value.flatten(), value[None], value.transpose(0, -1).contiguous(), value[:0]]
+        )
         harmless = state[name].shape == value.shape and torch.equal(state[name], value)
         what += f" {list(value.shape)} {list(state[name].shape)}"
     elif kind in ("nan", "inf"):

@@ -187,6 +187,7 @@ def prompts(count: int, seed: int, tell: Callable) -> Counter:
 
 def be_quiet() -> None:
     """Both libraries warn of much that is of no interest here."""
+    warnings.simplefilter("ignore", FutureWarning)
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity(library.utils.logging.CRITICAL)
         library.utils.logging.disable_progress_bar()

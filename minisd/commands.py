@@ -80,7 +80,7 @@ def measure(o: Namespace) -> None:
     dataset = dataset_of(pipe, o)
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
-    if training_seed not in range(2**32):
+    if not isinstance(training_seed, int) or not 0 <= training_seed < 2**32:
         raise InputError(f"{training}: the seed must be a whole number, not {training_seed!r:.80}")
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
     settings = Settings(**asked, training_seed=training_seed)
