@@ -1,7 +1,9 @@
 """The command line: python -m minisd train | sample | evaluate. Arguments only, no logic."""
 
 import argparse
+import io
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -88,9 +90,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def tell(line: str) -> None:
-    """Print one line for the user, from the first process only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(f"minisd: {line}", file=sys.stderr)
+    """Print one line for the user, beside what the command prints."""
+    print(f"minisd: {line}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,9 +99,13 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: tell(f"note: {message}")
     try:
         if getattr(options, "processes", 1) > 1 and not parallel.launched():
-            return parallel.launch(options.processes, arguments or sys.argv[1:])
+            command = [sys.executable, "-m", "minisd", *(arguments or sys.argv[1:])]
+            return parallel.launch(options.processes, command)
         options.run(options)
-    except (InputError, OSError) as error:
+    except OSError as error:
+        tell(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        return 1
+    except InputError as error:
         tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -109,5 +114,29 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
+class Tireless(io.FileIO):
+    """Where a standard stream writes. If nobody reads it or its disk is full, the work goes on."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def start() -> None:
+    """The command `minisd`: `main`, whatever becomes of the terminal."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)  # None if it is closed
+        if not stream or not stream.isatty():
+            file, encoding = (stream.fileno(), stream.encoding) if stream else (os.devnull, "utf-8")
+            raw = io.BufferedWriter(Tireless(file, "w", closefd=not stream))
+            stream = io.TextIOWrapper(raw, encoding, line_buffering=True)
+        stream.reconfigure(errors="backslashreplace")  # for characters that it does not know
+        setattr(sys, name, stream)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops as Ctrl-C does
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    start()

@@ -12,6 +12,7 @@ from . import data, plots
 from .checkpoint import read_json, write_json
 from .errors import InputError
 from .evaluation import Judge, Settings, evaluate, format_results
+from .files import check_writable
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
@@ -33,7 +34,7 @@ def train(o: Namespace) -> None:
         minutes = estimate(run, train_tokenizer(run)) / 60
         if parallel.rank() == 0:
             print(*dataset.describe(), sep="\n")
-            print(f"training will take about {minutes:.1f} minutes on this machine", flush=True)
+            print(f"training will take about {minutes:.1f} minutes on this machine")
         pipe = train_all(run, o.resume)
         if parallel.rank() > 0:
             return
@@ -72,13 +73,15 @@ def sample(o: Namespace) -> None:
 
 def measure(o: Namespace) -> None:
     """Measure a checkpoint on the data that it was trained on, or on what --data names."""
+    if o.json:
+        check_writable(o.json)  # before the long work
     device = pick_device(o.device)
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     dataset = dataset_of(pipe, o)
-    if o.json and o.json.is_dir():  # before the long work
-        raise InputError(f"{o.json} is a folder, and --json needs a file")
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
+    if not isinstance(training_seed, int) or not 0 <= training_seed < 2**32:
+        raise InputError(f"{training}: the seed must be a whole number, not {training_seed!r:.80}")
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
     settings = Settings(**asked, training_seed=training_seed)
     report(pipe, judge_for(dataset, device), dataset, settings, o.json)
@@ -87,10 +90,10 @@ def measure(o: Namespace) -> None:
 def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
     """The checkpoint's dataset. InputError if it is unknown or --data names another one."""
     about = pipe.data or {}
-    name = o.data or about.get("name")
-    if not name:
+    name, size = o.data or about.get("name"), o.size or about.get("image_size")
+    if not isinstance(name, str) or size not in (None, *data.SIZES):
         raise InputError(f"{o.weights} does not say what it was trained on; name it with --data")
-    dataset = data.load_dataset(name, o.size or about.get("image_size"))
+    dataset = data.load_dataset(name, size)
     now = dataset.identity
     changed = [
         f"{key} {about.get(key)}, not {now[key]}" for key in now if now[key] != about.get(key)
@@ -106,10 +109,12 @@ def judge_for(dataset: data.Dataset, device: torch.device) -> Judge | None:
 
 
 def report(pipe, judge, dataset: data.Dataset, settings: Settings, file: Path | None) -> None:
-    """Measure, print the table, write the numbers."""
+    """Measure, write the numbers, print the table; each even if the other is impossible."""
     began = time.monotonic()
     results = evaluate(pipe, judge, dataset, settings)
     seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
-    print(format_results(results))
-    if file:
-        write_json(file, {**seconds, **results})
+    try:
+        if file:
+            write_json(file, {**seconds, **results})
+    finally:
+        print(format_results(results))

@@ -33,11 +33,12 @@ from .diffusion import (
     sample,
 )
 from .errors import InputError, quote, shorten, warn
+from .files import SHIPPED
 from .machine import pick_device
 from .models import CLIP, Autoencoder, TextEncoder, UNet
 from .tokenizer import Tokenizer
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "data" / "weights"
+WEIGHTS = SHIPPED / "weights"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in which the networks compute
 
 

@@ -13,6 +13,7 @@ from matplotlib.path import Path as Path2D
 from torch import Tensor
 
 from .errors import InputError, shorten
+from .files import check_writable, open_atomically
 
 WRAP = 22  # characters of a caption on one line
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
@@ -169,16 +170,15 @@ def diagram(*lit: str) -> Figure:
 
 
 def check_name(path: str | Path) -> None:
-    """InputError if a file of this name cannot be a picture, or if there is a folder."""
+    """InputError if no picture can be written at `path`."""
     if Path(path).suffix.lower() not in SUFFIXES:
         raise InputError(f"{shorten(str(path))} must end in {', '.join(SUFFIXES)}")
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a folder")
+    check_writable(Path(path))
 
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write the figure and close it. InputError if the name is not that of a picture."""
     check_name(path)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with open_atomically(Path(path)) as file:
+        figure.savefig(file, dpi=150, format=Path(path).suffix[1:].lower())
     plt.close(figure)

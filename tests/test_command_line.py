@@ -1,5 +1,6 @@
 """The command line: what works, and one clear line for what cannot."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from minisd import __main__ as command_line
+from minisd import commands, files
 from minisd.diffusion import samplers
 from minisd.errors import InputError
 from minisd.evaluation import Judge
@@ -27,6 +29,11 @@ def elsewhere(tmp_path, monkeypatch):
     torch.manual_seed(0)
     judge = Judge(Reader())
     monkeypatch.setattr(Judge, "load", lambda device: judge)
+
+
+def full(descriptor):
+    """os.fsync, when the disk is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
@@ -98,6 +105,38 @@ def test_evaluate_prints_a_table_and_writes_numbers(run, tiny_weights, tmp_path)
     assert (code, lines) == (0, [])
     assert "held out, drawn" in out and "Frechet distance" in out
     assert json.loads((tmp_path / "numbers.json").read_text())["settings"]["samples"] == 40
+
+
+@pytest.fixture
+def measured(monkeypatch, tiny_weights):
+    """The command that measures, though it takes no time here."""
+    monkeypatch.setattr(commands, "evaluate", lambda *_: {"joint": 0.5})
+    monkeypatch.setattr(commands, "format_results", lambda results: f"table of {results}")
+    return "evaluate", "--weights", tiny_weights, "--json", "numbers.json"
+
+
+def test_the_numbers_are_written_even_if_the_table_cannot_be_printed(
+    run, measured, tmp_path, monkeypatch
+):
+    def closed(line):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(commands, "print", closed, raising=False)
+    assert run(*measured)[0] == 1
+    assert json.loads((tmp_path / "numbers.json").read_text())["joint"] == 0.5
+
+
+def test_the_table_is_printed_even_if_the_disk_is_full(run, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", full)
+    line = "minisd: error: numbers.json: No space left on device"
+    assert run(*measured) == (1, "table of {'joint': 0.5}\n", [line])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_half_picture(refused, tiny_weights, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", full)
+    options = ("--weights", tiny_weights, "--steps", 1)
+    assert refused("sample", "a red seven", *options) == "sample.png: No space left on device"
 
 
 def test_a_prompt_that_is_too_long_is_drawn_and_the_rest_is_shown(run, tiny_weights, tmp_path):
@@ -179,10 +218,19 @@ def test_evaluate_takes_the_data_from_the_checkpoint(refused, weights):
     about = json.loads((weights / "minisd.json").read_text())
     for data, message in (
         (None, "does not say what it was trained on; name it with --data"),
+        ({"name": 3}, "does not say what it was trained on; name it with --data"),
+        ({"name": "one", "image_size": "x"}, "does not say what it was trained on"),
         ({"name": "gone"}, "gone is not a folder of pictures"),
     ):
         (weights / "minisd.json").write_text(json.dumps({**about, "data": data}))
         assert message in refused("evaluate", "--weights", weights)
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, None, -1, 2**80, "x" * 1000])
+def test_evaluate_refuses_a_seed_that_is_none(refused, weights, seed):
+    (weights / "training.json").write_text(json.dumps({"seed": seed}))
+    message = refused("evaluate", "--weights", weights)
+    assert "training.json: the seed must be a whole number, not " in message and len(message) < 400
 
 
 def test_a_bug_of_ours_keeps_its_traceback(run, monkeypatch, tiny_weights):
@@ -216,6 +264,20 @@ def test_train_refuses_a_directory_that_holds_something(refused, tmp_path):
     assert "run holds no run to resume" in refused("train", "--out", "run", "--resume")
     assert "no device 'tpu'" in refused("train", "--out", "new", "--device", "tpu")
     assert "run/thesis.txt" in refused("train", "--out", "run/thesis.txt")
+
+
+@pytest.mark.parametrize("name", ["file/numbers.json", "folder", os.devnull])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    refused, tmp_path, monkeypatch, tiny_weights, name
+):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for work in ("estimate", "evaluate", "pick_device"):
+        monkeypatch.setattr(commands, work, None)
+    assert name in refused("evaluate", "--weights", tiny_weights, "--json", name)
+    monkeypatch.setattr(commands, "pick_device", lambda name: torch.device("cpu"))
+    assert "file" in refused("train", "--out", "file/run")
+    assert os.devnull in refused("train", "--out", os.devnull)
 
 
 def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weights, tmp_path):
@@ -365,3 +427,27 @@ def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path)
     assert done.returncode == 1 and not done.stdout
     assert done.stderr == "minisd: error: the number of steps must be from 1 to 1000, not 1001\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="bash is needed")
+def test_a_picture_counts_though_nobody_reads_what_is_said(tiny_weights, tmp_path):
+    said = {  # how the output is closed: what arrives
+        "a.png >&- 2>&-": "",
+        "b.png 2>&1 | true": "",
+        "$'\\xc3\\xbc\\xff.png'": "wrote \\xfc\\udcff.png\n",
+    }
+    sample = f"{sys.executable} -m minisd sample red --weights {tiny_weights} --steps 1 --out"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    done = [
+        subprocess.Popen(
+            ["bash", "-c", f"{sample} {ending}; exit ${{PIPESTATUS[0]}}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for ending in said
+    ]
+    assert [process.communicate() for process in done] == [(out, "") for out in said.values()]
+    assert [process.returncode for process in done] == [0] * len(done)
+    assert len(list(tmp_path.iterdir())) == len(done)

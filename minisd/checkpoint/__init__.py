@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from . import configs, keys
-from .files import load_model, open_atomically, read_json, save_model, write_json
+from .files import load_model, read_json, save_model, write_json
 from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
 from .tokenizers import load_tokenizer, save_tokenizer
 

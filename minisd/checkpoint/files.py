@@ -1,33 +1,16 @@
-"""Reading and writing JSON, text and safetensors: atomically, with one line for a damaged file."""
+"""Reading and writing JSON, text and safetensors, with one line for a damaged file."""
 
 import json
-import os
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from ..errors import InputError
-
-
-@contextmanager
-def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` at the end; a killed process leaves the old one as it was.
-
-    Makes the parent folders, writes to a file beside `path`, flushes it to the disk and renames it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+from ..files import open_atomically
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,16 +4,16 @@ Provenance and licence: data/README.md. Source: LeCun, Bottou, Bengio and Haffne
 """
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError, quote
+from ..files import SHIPPED
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PATH = Path(__file__).resolve().parents[2] / "data" / "digits.npz"
+PATH = SHIPPED / "digits.npz"
 TEST_EVERY = 5  # every fifth digit of the file, which is sorted by class, is for testing
 
 

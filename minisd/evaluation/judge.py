@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .. import data
 from ..data.one import CENTRE, OFFSET
 from ..data.scenes import SIZE
 from ..errors import InputError
+from ..files import SHIPPED, open_atomically
 
-PATH = Path(__file__).resolve().parents[2] / "data" / "judge.safetensors"
+PATH = SHIPPED / "judge.safetensors"
 SIZE_LIMIT = 14.0  # pixels: a digit taller or wider than this is large
 BRIGHT = 0.25  # a pixel belongs to the digit if it has this share of the picture's brightest
 BLANK = 0.2  # a picture whose brightest pixel is darker than this shows nothing
@@ -109,7 +110,9 @@ class Judge:
     def save(self, path: Path = PATH) -> None:
         """Write the reader's weights, as 16-bit floats."""
         state = {k: v.contiguous() for k, v in self.reader.state_dict().items()}
-        save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, path)
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        with open_atomically(path) as file:
+            file.write(save(state))
 
     @classmethod
     def load(cls, path: Path = PATH, device: str | torch.device = "cpu") -> "Judge":

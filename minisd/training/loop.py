@@ -1,6 +1,7 @@
 """The training loop, in full view: mixed precision, clipping, EMA, checkpoints, progress."""
 
 import hashlib
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..checkpoint import open_atomically
 from ..errors import InputError
+from ..files import open_atomically
 from ..machine import channels_last, mixed_precision
 from . import parallel
 from .optimizers import optimizers_for
@@ -64,8 +65,10 @@ def progress(*arguments, **options) -> tqdm:
 
 
 def save_atomically(state: dict, path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)  # in memory: PyTorch aborts the process when a disk is full
     with open_atomically(path) as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, run: dict, device: torch.device) -> dict:
@@ -127,33 +130,33 @@ def train(
     model.train()
     precision = mixed_precision(device)
     began = saved = time.monotonic()
-    bar = progress(total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05)
-    for step in range(start, recipe.steps):
-        with precision, parallel.shared(*shared):
-            loss = loss_of_step(step)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        parallel.sum_gradients(*shared)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for part in (*optimizers, *schedules):
-            part.step()
-        average.update_parameters(model)
-        if after_step:
-            after_step(step + 1, average.module)
-        bar.update()
-        save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
-        if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
-            if not loss.isfinite():
-                bar.close()
-                found = f"{label}: the loss is {loss.item()} at step {step}"
-                raise InputError(f"{found}; lower the learning rate")
-            speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
-            bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
-        if save_now:
-            saved = time.monotonic()
-            if checkpoint and parallel.rank() == 0:
-                state = {"run": run, "step": step + 1, "seconds": before + saved - began}
-                state["parts"] = [part.state_dict() for part in parts]
-                save_atomically(state, checkpoint)
-    bar.close()
+    with progress(
+        total=recipe.steps, initial=start, desc=label, unit="step", smoothing=0.05
+    ) as bar:
+        for step in range(start, recipe.steps):
+            with precision, parallel.shared(*shared):
+                loss = loss_of_step(step)
+            model.zero_grad(set_to_none=True)
+            loss.backward()
+            parallel.sum_gradients(*shared)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for part in (*optimizers, *schedules):
+                part.step()
+            average.update_parameters(model)
+            if after_step:
+                after_step(step + 1, average.module)
+            bar.update()
+            save_now = step + 1 == recipe.steps or time.monotonic() - saved > SAVE_EVERY
+            if step % 10 == 0 or save_now:  # reading the loss makes a GPU wait
+                if not loss.isfinite():
+                    found = f"{label}: the loss is {loss.item()} at step {step}"
+                    raise InputError(f"{found}; lower the learning rate")
+                speed = (bar.format_dict["rate"] or 0) * recipe.batch_size
+                bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pictures/s")
+            if save_now:
+                saved = time.monotonic()
+                if checkpoint and parallel.rank() == 0:
+                    state = {"run": run, "step": step + 1, "seconds": before + saved - began}
+                    state["parts"] = [part.state_dict() for part in parts]
+                    save_atomically(state, checkpoint)
     return average.module.eval()

@@ -1,6 +1,7 @@
-"""Data-parallel training: the processes of PyTorch's launcher share the work of each step.
+"""Data-parallel training: several processes share the work of each step.
 
-    torchrun --nproc-per-node=2 -m minisd train
+    python -m minisd train --processes 2
+    torchrun --nproc-per-node=2 -m minisd train     # the same, by PyTorch's own launcher
 
 Every process draws the same batch, sends its own chunk of it through the networks, and gathers the
 outputs of all. So each holds the outputs of the whole batch and computes the same loss, even
@@ -8,10 +9,17 @@ CLIP's, which compares every picture with every caption. In the backward pass ea
 its own chunk, and the gradients are summed. A single process does none of this.
 """
 
-import logging
+import math
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import torch
 import torch.distributed as dist
@@ -19,25 +27,60 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
+LOST = 3  # the exit code of a process that could not go on because another one had ended
+PATIENCE = 5.0  # seconds in which the others may end by themselves when one has failed
 
-def launch(processes: int, arguments: list[str]) -> int:
-    """Run `minisd` with these arguments in several processes; returns the exit code."""
-    from torch.distributed import run as torchrun  # here, as it adds 0.2 s to every start
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+def launch(processes: int, command: list[str]) -> int:
+    """Run a command in several processes that find one another; returns the exit code.
+
+    When one fails, all end. The first writes to the terminal, the others only if they fail alone.
+    InputError if one was killed.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # any free port
+    common = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    common["TORCHELASTIC_USE_AGENT_STORE"] = True  # this store, instead of one in process 0
+    defaults = {"OMP_NUM_THREADS": max(1, (os.cpu_count() or 1) // processes)}
     for name in ("MMAP", "TRIM"):  # glibc keeps up to a gigabyte of freed memory for the next step
-        os.environ.setdefault(f"MALLOC_{name}_THRESHOLD_", str(2**30))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the first process reports
-    launcher = ["--standalone", f"--nproc-per-node={processes}", "-m", "minisd"]
+        defaults[f"MALLOC_{name}_THRESHOLD_"] = 2**30
+    heard = [tempfile.TemporaryFile() for _ in range(1, processes)]  # noqa: SIM115
+    workers: list[subprocess.Popen] = []
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for them: Ctrl-C ends this one,
     try:
-        torchrun.main([*launcher, *arguments])
-    except ChildFailedError:  # the first process has said why
-        return 1
-    except SignalException as signal:
-        raise KeyboardInterrupt from signal
-    return 0
+        for rank, stderr in enumerate([None, *heard]):
+            own = {**defaults, **os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
+            environment = {name: str(value) for name, value in own.items()}
+            workers.append(subprocess.Popen(command, env=environment, stderr=stderr))
+        signal.signal(signal.SIGINT, interrupt)
+        codes, deadline = [None], math.inf
+        while None in codes and time.monotonic() < deadline:
+            time.sleep(0.1)
+            codes = [worker.poll() for worker in workers]
+            if any(codes):
+                deadline = min(deadline, time.monotonic() + PATIENCE)
+    finally:
+        for worker in workers:  # and this one ends them
+            worker.kill()
+            worker.wait()
+        if workers and workers[0].returncode < 0:
+            print(file=sys.stderr)  # after its progress bar
+    report(codes, heard)
+    return int(any(codes))
+
+
+def report(codes: list[int | None], heard: list[BinaryIO]) -> None:
+    """Say why a process failed, if it did not. heard: what all but the first wrote to stderr.
+
+    An exit code below zero is the number of the signal that ended the process.
+    """
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            why = f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}"
+            raise InputError(f"{why} (is memory short?); a training run goes on with --resume")
+    failed = [rank for rank, code in enumerate(codes) if code not in (None, 0, LOST)]
+    if failed and failed[0] > 0:  # the first process did not fail, and so said nothing
+        heard[failed[0] - 1].seek(0)
+        sys.stderr.write(heard[failed[0] - 1].read().decode(errors="replace"))
 
 
 def launched() -> bool:
@@ -61,19 +104,35 @@ def wait() -> None:
         dist.barrier()
 
 
+def end_with(parent: int) -> None:
+    """Wait for the process that started this one to end, and end too."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(LOST)
+
+
 @contextmanager
 def processes(device: torch.device):
-    """Join the other processes if there are any. InputError if the device cannot be shared."""
-    if launched():
-        if device.type == "mps" and os.environ["WORLD_SIZE"] != "1":
-            raise InputError("an Apple GPU trains in one process only; or take --device cpu")
-        gpu = device.type == "cuda"
-        dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
+    """Join the other processes if there are any. InputError if the device cannot be shared.
+
+    Ends this process when the launcher or another process is gone.
+    """
+    if not launched():
+        yield
+        return
+    threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
+    if device.type == "mps" and os.environ["WORLD_SIZE"] != "1":
+        raise InputError("an Apple GPU trains in one process only; or take --device cpu")
+    gpu = device.type == "cuda"
+    dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
     try:
         yield
+    except RuntimeError as error:
+        if "gloo" in str(error):  # it lost its connection to another process, which says why
+            sys.exit(LOST)
+        raise
     finally:
-        if launched():
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def chunk(whole: Tensor) -> Tensor:

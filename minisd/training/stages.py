@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..checkpoint import write_json
 from ..data import POOL_BATCH
 from ..errors import InputError
+from ..files import check_writable
 from ..machine import describe, mixed_precision
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from ..pipeline import SamplingDefaults, StableDiffusion
@@ -170,8 +171,8 @@ def train_unet(
 def check(run: Run, resume: bool) -> None:
     """InputError for what would fail later.
 
-    Without `resume` the folder must be new or empty, with it there must be a run to resume. The
-    processes must be able to share the batches, and the networks must fit together.
+    The folder must be one to write in: without `resume` new or empty, with it that of a run to
+    resume. The processes must be able to share the batches, and the networks must fit together.
     """
     sizes = {f"{name}.batch_size": recipe.batch_size for name, recipe in run.recipes.items()}
     for name, size in (sizes | {"the pool's batch": POOL_BATCH}).items():
@@ -181,6 +182,7 @@ def check(run: Run, resume: bool) -> None:
         raise InputError(f"{run.folder} is not empty; go on with --resume, or choose another --out")
     if resume and not run.working.exists():
         raise InputError(f"{run.folder} holds no run to resume; leave out --resume to start one")
+    check_writable(run.working / "autoencoder.ckpt")
     try:
         check_networks(run)
     except Exception as error:

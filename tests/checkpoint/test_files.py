@@ -14,7 +14,6 @@ from torch.testing import assert_close
 from minisd import checkpoint
 from minisd.checkpoint import (
     load_unet,
-    open_atomically,
     read_json,
     save_tokenizer,
     save_unet,
@@ -22,6 +21,7 @@ from minisd.checkpoint import (
 )
 from minisd.checkpoint.configs import unet_from_hf
 from minisd.errors import InputError
+from minisd.files import open_atomically
 from minisd.models import UNet
 from minisd.tokenizer import Tokenizer
 from tests.parity import reference

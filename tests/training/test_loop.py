@@ -1,12 +1,15 @@
 """The loop: a run that is stopped anywhere ends as if it had not been, bit for bit."""
 
 import copy
+import errno
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from minisd import files
 from minisd.errors import InputError
 from minisd.training import Recipe, loop
 from tests.helpers import equal
@@ -160,6 +163,23 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint_whole(
     assert path.read_bytes() == before
     assert equal(run(path), whole[0])
     assert [file.name for file in path.parent.iterdir()] == ["test.ckpt"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(whole, path, save_always, monkeypatch):
+    with pytest.raises(Stop):
+        run(path, stop_at=6)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left on device: '.*test.ckpt'"):
+            run(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["test.ckpt"]
+    assert equal(run(path), whole[0])
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "other"])

@@ -1,14 +1,17 @@
-"""Two processes that share the work end where one process ends, to rounding."""
+"""Two processes that share the work end where one process ends, to rounding, or end together."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from minisd.errors import InputError
 from minisd.training import parallel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,3 +148,97 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(parallel, "count", lambda: 4)
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared out to 4 processes"):
         parallel.chunk(torch.arange(6))
+
+
+# The launcher. Its processes here are quick ones, without PyTorch.
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+rank = int(os.environ["RANK"])
+Path(str(rank)).write_text(str(os.getpid()))
+def die():
+    os.kill(os.getpid(), 9)
+def fail(line):
+    sys.exit(f"minisd: error: {line}")
+def wait():
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parallel, "PATIENCE", 0.5)
+
+    def launch(first, second):
+        """(exit code, stderr) of two processes that do this; they are gone afterwards."""
+        code = f"{WORKER}\n{first} if rank == 0 else {second}"
+        try:
+            return parallel.launch(2, [sys.executable, "-c", code]), capfd.readouterr().err
+        finally:
+            for file in tmp_path.iterdir():
+                with pytest.raises(ProcessLookupError):
+                    os.kill(int(file.read_text()), 0)
+
+    return launch
+
+
+def test_the_processes_find_one_another(launch):
+    names = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "OMP_NUM_THREADS")
+    found = f"all(os.environ[name] for name in {names}) or fail('lost')"
+    assert launch(found, found) == (0, "")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_process_that_is_killed_is_named(launch, first):
+    lost = f"sys.exit({parallel.LOST})"
+    for other in ("wait()", lost):
+        with pytest.raises(InputError) as caught:
+            launch(*(("die()", other) if first else (other, "die()")))
+        assert str(caught.value) == (
+            f"process {int(not first)} of 2 was ended by SIGKILL (is memory short?); "
+            "a training run goes on with --resume"
+        )
+
+
+def test_a_process_that_fails_is_heard_once(launch):
+    line = "minisd: error: no such thing\n"
+    fail, lost = "fail('no such thing')", f"sys.exit({parallel.LOST})"
+    for first, second in ((fail, fail), (fail, lost), (lost, fail), (fail, "wait()")):
+        assert launch(first, second) == (1, line)
+    code, err = launch("wait()", fail)  # what follows its progress bar stands on a line of its own
+    assert (code, err) == (1, "\n" + line)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_ends_all_with_one_line(name, tmp_path):
+    command = [sys.executable, "-m", "minisd", "train", "--processes", "2", "--out", tmp_path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    workers = []
+    while len(workers) < 2 and process.poll() is None:
+        time.sleep(0.05)
+        found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+        workers = found.stdout.split()
+    if name == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    else:
+        process.terminate()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert err.strip() == "minisd: stopped; a training run goes on with --resume"
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a process does not see its parent end")
+def test_a_process_ends_with_its_launcher():
+    worker = "import os; from minisd.training.parallel import end_with; parent = os.getppid(); "
+    worker += "print(os.getpid(), flush=True); end_with(parent)"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    process = subprocess.Popen([sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True)
+    assert int(process.stdout.readline()) > 0
+    process.kill()
+    assert process.stdout.read() == ""  # which waits until the worker has closed it, too

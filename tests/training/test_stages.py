@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from minisd import StableDiffusion, data
+from minisd import StableDiffusion, checkpoint, data
 from minisd.data import TwoDigits, is_held_out
+from minisd.errors import InputError
 from minisd.machine import mixed_precision
 from minisd.models import Autoencoder, TextEncoder
 from minisd.training import RECIPES, stages
@@ -124,6 +126,36 @@ def test_a_run_that_is_killed_resumes_to_the_same_bits(whole, tmp_path, stage):
     stages.train_all(tiny_run(directory), resume=True)
     assert files(directory) == files(whole)
     assert equal(checkpoints(directory), checkpoints(whole))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (StableDiffusion, "save_pretrained"),  # nothing is saved
+        (checkpoint, "save_text_encoder"),  # some files are
+        (checkpoint, "save_index"),  # all but the last
+        (stages, "record"),  # all but training.json
+    ],
+)
+def test_a_run_that_is_killed_while_it_saves_resumes_to_the_same_bits(
+    whole, tmp_path, monkeypatch, module, name
+):
+    def kill(*arguments, **options):
+        raise Killed
+
+    shutil.copytree(whole / "training", tmp_path / "training")  # all three stages are trained
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, name, kill)
+        stages.train_all(tiny_run(tmp_path), resume=True)
+    if name != "record":
+        with pytest.raises(InputError, match=f"train one with: .* --out {tmp_path} --resume"):
+            StableDiffusion.from_pretrained(tmp_path)
+    stages.train_all(tiny_run(tmp_path), resume=True)
+    assert files(tmp_path) == files(whole) and (tmp_path / "training.json").exists()
 
 
 def test_resuming_a_finished_run_changes_nothing(whole):
