@@ -93,7 +93,7 @@ class NoiseSchedule:
         self.alphas_cumprod = a = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
         if not (a[0] < 1 and (a.diff() < 0).all() and a[-1] > 0):
             raise InputError(
-                "with these betas and num_train_timesteps all signal is gone, or no noise is added"
+                "beta_start, beta_end and num_train_timesteps leave no signal, or add no noise"
             )
         if config.rescale_betas_zero_snr:
             self.alphas_cumprod = rescale_zero_terminal_snr(self.alphas_cumprod)

@@ -176,5 +176,7 @@ def test_betas_that_are_no_rising_shares_are_refused(betas):
 
 @pytest.mark.parametrize("betas", [(0.4, 0.5), (1e-9, 1e-9)])
 def test_betas_that_leave_no_signal_or_add_no_noise_are_refused(betas):
-    with pytest.raises(InputError, match="all signal is gone, or no noise is added"):
+    with pytest.raises(
+        InputError, match="beta_end and num_train_timesteps leave no signal, or add no noise"
+    ):
         schedule(beta_start=betas[0], beta_end=betas[1])
