@@ -143,7 +143,7 @@ def load_scheduler(folder: Path) -> tuple[dict, str]:
     """
     path = folder / "scheduler_config.json"
     hf = read_json(path)
-    name = class_name(folder.parent / "model_index.json", hf)
+    name = class_name(folder.parent / "model_index.json", hf.get("_class_name"))
     if name not in [*SCHEDULERS, *STAND_INS]:
         names = ", ".join(SCHEDULERS)
         raise InputError(f"{path}: the scheduler must be one of {names}, not {quote(name)}")
@@ -156,7 +156,11 @@ def load_scheduler(folder: Path) -> tuple[dict, str]:
     return {**config, "beta_schedule": BETA_SCHEDULES[config["beta_schedule"]]}, sampler
 
 
-def class_name(index: Path, hf: dict):
-    """The scheduler's class: what model_index.json says; the file's own word counts without it."""
+def class_name(index: Path, said) -> str:
+    """The scheduler's class: what model_index.json names, as in diffusers, or else `said`."""
     entry = read_json(index).get("scheduler") if index.exists() else None
-    return entry[-1] if isinstance(entry, list) and entry else hf.get("_class_name")
+    name = entry[-1] if isinstance(entry, list) and entry else said
+    if said not in (None, name):
+        note = f"{quote(name)} counts, not {quote(said)} of scheduler_config.json"
+        warnings.warn(f"{index}: {note}", stacklevel=4)
+    return name

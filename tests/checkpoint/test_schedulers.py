@@ -141,7 +141,9 @@ def test_the_class_is_that_of_the_index_as_in_diffusers(tmp_path):
     diffusers.DDIMScheduler(beta_end=0.01).save_pretrained(folder)
     index = {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    assert load_scheduler(folder)[1] == "euler"
+    note = "'EulerDiscreteScheduler' counts, not 'DDIMScheduler' of scheduler_config.json"
+    with pytest.warns(UserWarning, match=f"model_index.json: {note}$"):
+        assert load_scheduler(folder)[1] == "euler"
     (tmp_path / "model_index.json").write_text("{}")
     assert load_scheduler(folder)[1] == "ddim"
 

@@ -43,8 +43,13 @@ SCHEDULERS = {
     "dpm++": diffusers.DPMSolverMultistepScheduler(**SD_BETAS, steps_offset=1),
     "unipc": diffusers.UniPCMultistepScheduler(**SD_BETAS, steps_offset=1),
     "ddpm": diffusers.DDPMScheduler(**SD_BETAS, **ZERO_SNR, clip_sample=False),
+}
+KARRAS = {  # a walk of these differs in its scheduler alone
     "euler": diffusers.EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
-    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler(**SD_BETAS, **ZERO_SNR),
+    "euler, zero SNR": diffusers.EulerDiscreteScheduler(**SD_BETAS, **ZERO_SNR),
+    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler(
+        **SD_BETAS, timestep_spacing="leading", steps_offset=1
+    ),
     "heun": diffusers.HeunDiscreteScheduler(**SD_BETAS, steps_offset=1),
 }
 
@@ -114,6 +119,15 @@ def same(ours, theirs):
 )
 def test_minisd_draws_what_diffusers_draws(pipes, arguments):
     same(*(draw(pipe, **arguments) for pipe in pipes))
+
+
+@pytest.mark.parametrize("name", KARRAS)
+def test_euler_and_heun_draw_what_diffusers_draws(tmp_path, name):
+    theirs = their_pipeline(tmp_path, KARRAS[name])
+    ours = StableDiffusion.from_pretrained(tmp_path)
+    assert ours.sampler == name.split(",")[0]
+    for arguments in ({"steps": 4}, {"steps": 7, "seed": 3}):  # of latents, and of a seed alone
+        same(*(draw(pipe, **arguments) for pipe in (ours, theirs)))
 
 
 def test_every_argument_changes_the_picture(pipes):
@@ -237,8 +251,10 @@ def test_what_is_not_read_right_is_refused_with_its_file_and_a_stand_in_is_told_
     with pytest.warns(UserWarning, match="minisd has no PNDMScheduler: it draws with ddim") as told:
         ours = StableDiffusion.from_pretrained(tmp_path)
     assert [w.filename for w in told] == [__file__]
-    theirs.scheduler = diffusers.DDIMScheduler.from_config(theirs.scheduler.config)
-    same(draw(ours), draw(theirs))
+    theirs.scheduler = diffusers.DDIMScheduler.from_config(
+        theirs.scheduler.config, clip_sample=False
+    )
+    same(*(draw(pipe, guidance_scale=1.0) for pipe in (ours, theirs)))
 
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace("1000", '"1000"'))
