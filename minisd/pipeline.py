@@ -254,7 +254,9 @@ class StableDiffusion:
         dtype: of all networks on disk but the text encoder, which stays float32, because
         transformers computes in the type in which it is stored.
         """
-        directory = Path(directory)
+        directory, schedule = Path(directory), vars(self.schedule.config)
+        # first, as diffusers has no words for some schedules
+        checkpoint.save_scheduler(directory / "scheduler", schedule, self.sampler)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
         size = self.unet.config.sample_size * self.autoencoder.config.downscale
         checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=size)
@@ -262,8 +264,6 @@ class StableDiffusion:
         if self.clip:
             checkpoint.save_clip(directory / "clip", self.clip, dtype)
         checkpoint.save_tokenizer(directory / "tokenizer", self.tokenizer)
-        schedule = vars(self.schedule.config)
-        checkpoint.save_scheduler(directory / "scheduler", schedule, self.sampler)
         checkpoint.save_sampling(directory, vars(self.defaults), self.data)
         checkpoint.save_index(directory, self.sampler)
 
@@ -286,9 +286,12 @@ class StableDiffusion:
             begun = os.path.exists(directory / "training")
             resume = f" --out {directory} --resume" if begun else ""
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")
-        names = vars(ScheduleConfig())
-        config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
-        schedule = NoiseSchedule(ScheduleConfig(**config))
+        config, sampler = checkpoint.load_scheduler(directory / "scheduler")
+        try:
+            schedule = NoiseSchedule(ScheduleConfig(**config))
+        except InputError as error:
+            path = directory / "scheduler" / "scheduler_config.json"
+            raise InputError(f"{path}: {error}") from error
         sampling, data = checkpoint.load_sampling(directory, vars(SamplingDefaults()))
         try:
             defaults = SamplingDefaults(**sampling)

@@ -1,42 +1,166 @@
-"""The scheduler's file: betas, timestep spacing, and the sampler that is used by default."""
+"""The scheduler's file: the noise schedule, and the sampler that is used by default.
 
-from collections.abc import Iterable
+A key of the file is read (DEFAULTS), accepted at the values that ask for what minisd does (`only`),
+or of no effect, there or here; any other is refused by name.
+"""
+
+import json
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
-from .configs import require
+from ..errors import InputError, quote
 from .files import read_json, write_json
 
-SAMPLER_CLASSES = {
-    "ddim": "DDIMScheduler",
-    "ddpm": "DDPMScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
+BETA_SCHEDULES = {  # theirs -> ours
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "squaredcos_cap_v2": "cosine",
 }
-BETA_SCHEDULES = {"cosine": "squaredcos_cap_v2"}  # ours -> theirs, where the names differ
+
+# What is read, and what diffusers takes where the file does not say
+DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "timestep_spacing": "linspace",
+    "set_alpha_to_one": True,
+}
+LEADING = {"timestep_spacing": "leading"}
+FINE = {"beta_start": 0.00085, "beta_end": 0.012}
+
+# Keys -> the values that ask for what minisd does
+ALWAYS = {"beta_schedule": list(BETA_SCHEDULES), "trained_betas": [None], "predict_epsilon": [True]}
+CLIP = {"clip_sample": [False, True]}  # diffusers' pipeline sets true to false
+PIXELS = {"thresholding": [False]}
+KARRAS = {
+    "use_karras_sigmas": [False],
+    "use_exponential_sigmas": [False],
+    "use_beta_sigmas": [False],
+}
+SIGMAS = {**KARRAS, "final_sigmas_type": ["zero"]}
+FLOW = {"use_flow_sigmas": [False]}
+NO_ZERO_SNR = {"rescale_betas_zero_snr": [False]}  # the class passes over it
+DPM = {
+    "solver_order": [2],
+    "algorithm_type": ["dpmsolver++"],
+    "solver_type": ["midpoint", "logrho", "bh1", "bh2"],  # which diffusers takes for midpoint
+    "use_lu_lambdas": [False],
+    "lambda_min_clipped": [float("-inf")],
+    "variance_type": [None],
+}
+UNIPC = {
+    "solver_order": [2],
+    "solver_type": ["bh2", "midpoint", "heun", "logrho"],  # which diffusers takes for bh2
+    "predict_x0": [True],
+    "lower_order_final": [True],
+    "disable_corrector": [[]],
+    "solver_p": [None],
+    "use_dynamic_shifting": [False],
+    "shift_terminal": [None],
+}
+NO_EFFECT = {
+    "steps_offset",  # diffusers' pipeline sets it to 1
+    "clip_sample_range",
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+    "sigma_min",
+    "sigma_max",
+    "flow_shift",
+    "time_shift_type",
+    "euler_at_final",  # the last step goes to sigma 0, and is of first order anyway
+    "skip_prk_steps",
+    "noise_sampler_seed",
+    "tensor_format",
+}
+
+
+class Scheduler(NamedTuple):
+    """A class of diffusers: its sampler here, defaults of its own, and `only` as above."""
+
+    sampler: str
+    defaults: dict
+    only: dict
+
+
+SCHEDULERS = {
+    "DDIMScheduler": Scheduler("ddim", LEADING, CLIP | PIXELS),
+    "DDPMScheduler": Scheduler(
+        "ddpm", LEADING, CLIP | PIXELS | {"variance_type": ["fixed_small", "fixed_small_log"]}
+    ),
+    "DPMSolverMultistepScheduler": Scheduler("dpm++", {}, SIGMAS | PIXELS | FLOW | DPM),
+    "UniPCMultistepScheduler": Scheduler("unipc", {}, SIGMAS | PIXELS | FLOW | UNIPC),
+    "EulerDiscreteScheduler": Scheduler(
+        "euler", {}, SIGMAS | {"interpolation_type": ["linear"], "timestep_type": ["discrete"]}
+    ),
+    "EulerAncestralDiscreteScheduler": Scheduler("euler_ancestral", {}, {}),
+    "HeunDiscreteScheduler": Scheduler("heun", FINE, KARRAS | CLIP | NO_ZERO_SNR),
+}
+SAMPLER_CLASSES = {scheduler.sampler: name for name, scheduler in SCHEDULERS.items()}
+
+# Classes that minisd does not have; the first is that of Stable Diffusion 1.x
+STAND_INS = {
+    "PNDMScheduler": Scheduler("ddim", LEADING | {"set_alpha_to_one": False}, NO_ZERO_SNR),
+    "LMSDiscreteScheduler": Scheduler("euler", {}, NO_ZERO_SNR),
+    "KDPM2DiscreteScheduler": Scheduler("heun", FINE, NO_ZERO_SNR),
+    "KDPM2AncestralDiscreteScheduler": Scheduler("euler_ancestral", FINE, NO_ZERO_SNR),
+    "DPMSolverSDEScheduler": Scheduler("euler_ancestral", FINE, NO_ZERO_SNR),
+    "DPMSolverSinglestepScheduler": Scheduler("dpm++", {}, FLOW | NO_ZERO_SNR),
+    "DEISMultistepScheduler": Scheduler("dpm++", {}, FLOW | NO_ZERO_SNR),
+}
+KNOWN = set().union(NO_EFFECT, DEFAULTS, ALWAYS, *(s.only for s in SCHEDULERS.values()))
+
+
+def check(path: Path, hf: dict, name: str, only: dict) -> None:
+    """InputError for a key that is unknown, or has a value that minisd does not draw with."""
+    for key, value in hf.items():
+        if key not in KNOWN and not key.startswith("_"):
+            raise InputError(f"{path}: {quote(key)} is an option that minisd does not know")
+        values = (ALWAYS | only).get(key)
+        if values and json.dumps(value) not in map(json.dumps, values):  # 1 is not True here
+            supported = f"with {name}, minisd supports only {' or '.join(map(repr, values))}"
+            raise InputError(f"{path}: {key} is {quote(value)}; {supported}")
 
 
 def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
-    """config: the fields of a ScheduleConfig."""
-    schedule = BETA_SCHEDULES.get(config["beta_schedule"], config["beta_schedule"])
-    hf = {"_class_name": SAMPLER_CLASSES[sampler], **config, "beta_schedule": schedule}
-    write_json(folder / "scheduler_config.json", {**hf, "clip_sample": False})
+    """config: the fields of a ScheduleConfig. InputError if diffusers' class cannot say it."""
+    path, name = folder / "scheduler_config.json", SAMPLER_CLASSES[sampler]
+    theirs = {ours: theirs for theirs, ours in BETA_SCHEDULES.items()}[config["beta_schedule"]]
+    hf = {"_class_name": name, **config, "beta_schedule": theirs, "clip_sample": False}
+    check(path, hf, name, SCHEDULERS[name].only)
+    if config["steps_offset"] != 1 and config["timestep_spacing"] == "leading":
+        warnings.warn(f"steps_offset {config['steps_offset']} will be read as 1", stacklevel=3)
+    write_json(path, hf)
 
 
-def load_scheduler(folder: Path, fields: Iterable[str]) -> tuple[dict, str]:
-    """(the `fields` that the file or diffusers' defaults give, the sampler, "ddim" if unknown)."""
-    hf = read_json(folder / "scheduler_config.json")
-    require(hf, "scheduler", trained_betas=None)
-    solver = hf.get("_class_name") in (SAMPLER_CLASSES["dpm++"], SAMPLER_CLASSES["unipc"])
-    defaults = {  # diffusers', which differ from ours
-        "beta_start": 0.0001,
-        "beta_end": 0.02,
-        "beta_schedule": "linear",
-        "prediction_type": "epsilon",
-        "rescale_betas_zero_snr": False,
-        "timestep_spacing": "linspace" if solver else "leading",
-    }
-    config = {**defaults, **{k: v for k, v in hf.items() if k in fields}}
-    ours = {theirs: ours for ours, theirs in BETA_SCHEDULES.items()}
-    config["beta_schedule"] = ours.get(config["beta_schedule"], config["beta_schedule"])
-    samplers = {theirs: ours for ours, theirs in SAMPLER_CLASSES.items()}
-    return config, samplers.get(hf.get("_class_name"), "ddim")
+def load_scheduler(folder: Path) -> tuple[dict, str]:
+    """(the fields of a ScheduleConfig, the sampler), as diffusers' pipeline would read them.
+
+    Warns if minisd does not have the sampler; InputError if it has no other for it.
+    """
+    path = folder / "scheduler_config.json"
+    hf = read_json(path)
+    name = class_name(folder.parent / "model_index.json", hf.get("_class_name"))
+    if name not in [*SCHEDULERS, *STAND_INS]:
+        names = ", ".join(SCHEDULERS)
+        raise InputError(f"{path}: the scheduler must be one of {names}, not {quote(name)}")
+    sampler, defaults, only = (SCHEDULERS | STAND_INS)[name]
+    check(path, hf, name, only)
+    if name in STAND_INS:
+        note = f"minisd has no {name}: it draws with {sampler} instead, and saves that"
+        warnings.warn(f"{path}: {note}", stacklevel=3)
+    config = {**DEFAULTS, **defaults, **{k: v for k, v in hf.items() if k in DEFAULTS}}
+    return {**config, "beta_schedule": BETA_SCHEDULES[config["beta_schedule"]]}, sampler
+
+
+def class_name(index: Path, said) -> str:
+    """The scheduler's class: what model_index.json names, as in diffusers, or else `said`."""
+    entry = read_json(index).get("scheduler") if index.exists() else None
+    name = entry[-1] if isinstance(entry, list) and entry else said
+    if said not in (None, name):
+        note = f"{quote(name)} counts, not {quote(said)} of scheduler_config.json"
+        warnings.warn(f"{index}: {note}", stacklevel=4)
+    return name

@@ -22,8 +22,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) ->
 class Point(NamedTuple):
     """One point of a trajectory: everything that the step from t to s depends on."""
 
-    t: int
-    s: int  # negative: clean
+    t: float  # a whole number, but for Euler's "linspace"
+    s: float  # negative: clean
     x_t: Tensor
     x0: Tensor
     eps: Tensor
@@ -46,15 +46,19 @@ class Sampler:
         self.alphas_cumprod = alphas.masked_fill(alphas == 0, self.pure_noise_a)
 
     @staticmethod
-    def pairs(schedule: NoiseSchedule, steps: int) -> list[tuple[int, int]]:
+    def pairs(schedule: NoiseSchedule, steps: int) -> list[tuple[float, float]]:
         """The steps (t, s), noisiest first: s is the next timestep, and -1 at the end."""
         return consecutive(schedule.timesteps(steps))
 
-    def a(self, t: int) -> Tensor:
+    def begin(self, noise: Tensor, t: float) -> Tensor:
+        """Pure noise N(0, 1) -> x_t of the first timestep."""
+        return noise
+
+    def a(self, t: float) -> Tensor:
         """a_t; a negative t is clean."""
         return self.alphas_cumprod[t] if t >= 0 else self.alphas_cumprod.new_ones(())
 
-    def guess(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def guess(self, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """Call the network: its (x0, eps), each (B, C, H, W)."""
         output = self.denoise(x_t, torch.tensor(t, device=x_t.device))
         return predictions(self.schedule.config.prediction_type, output, x_t, self.a(t))
@@ -72,7 +76,7 @@ class Sampler:
         raise NotImplementedError
 
 
-def consecutive(timesteps: list[int]) -> list[tuple[int, int]]:
+def consecutive(timesteps: list[float]) -> list[tuple[float, float]]:
     """[t1, t2, t3] -> [(t1, t2), (t2, t3), (t3, -1)]."""
     return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
@@ -114,7 +118,11 @@ class DDIM(Sampler):
 
     @staticmethod
     def pairs(schedule, steps):
-        """As in diffusers: s lies one stride below t, whether or not it is visited itself."""
+        """As in diffusers: s lies a stride of T // steps below t, whether or not it is visited.
+
+        In "linspace" it is not: the timesteps lie (T - 1) / (steps - 1) apart, and each step but
+        the last removes a little too little noise. Euler goes from each to the next.
+        """
         return [(t, t - len(schedule) // steps) for t in schedule.timesteps(steps)]
 
     def a(self, t):
@@ -204,7 +212,74 @@ class UniPC(DPMSolver2M):
         return self.x_s
 
 
-SAMPLERS = {"ddpm": DDPM, "ddim": DDIM, "dpm++": DPMSolver2M, "unipc": UniPC}
+class Euler(Sampler):
+    """Karras et al. 2022, "Elucidating the design space", algorithm 1 without its second half.
+
+    In x / sqrt(a) the signal keeps its size, and the noise has the deviation sigma =
+    sqrt((1 - a) / a). There the probability flow is dx/dsigma = eps, and Euler's step along it,
+    x + (sigma_s - sigma_t) eps = x0 + sigma_s eps, is that of DDIM with eta = 0. What differs is
+    as in diffusers: where the steps lead, and the size of the noise at the start.
+    """
+
+    pure_noise_a = 2.0**-24  # sigma would be infinite
+
+    @staticmethod
+    def pairs(schedule, steps):
+        """From each timestep to the next; those of "linspace" are not rounded."""
+        return consecutive(schedule.timesteps(steps, whole=False))
+
+    def begin(self, noise, t):
+        """As large as the noise in x_t; in "leading" as large as all of x_t."""
+        leading = self.schedule.config.timestep_spacing == "leading"
+        return noise if leading else (1 - self.a(t)).sqrt() * noise
+
+    def a(self, t):
+        """Between two timesteps sigma is interpolated."""
+        if t < 0 or t == int(t):
+            return super().a(int(t))
+        a = self.alphas_cumprod[int(t) : int(t) + 2]
+        sigma = torch.lerp(*((1 - a) / a).sqrt(), t - int(t))
+        return 1 / (1 + sigma**2)
+
+    def step(self, now):
+        return ddim_step(now.x0, now.eps, now.a_t, now.a_s)
+
+
+class EulerAncestral(Euler):
+    """Euler's step to less noise than there is at s, and fresh noise for the rest.
+
+    k-diffusion's split of sigma_s into sigma_down and sigma_up is DDIM's with eta = 1, or DDPM's.
+    Source: Song et al. 2021, "Score-based generative modeling", appendix F.
+    """
+
+    def step(self, now):
+        return ddim_step(now.x0, now.eps, now.a_t, now.a_s, 1.0, self.noise(now.x_t))
+
+
+class Heun(Euler):
+    """Karras et al. 2022, algorithm 1: of second order, from two calls of the network a step."""
+
+    pure_noise_a = 0.0  # sigma is infinite, and the step from there is Euler's
+
+    def step(self, now):
+        x_s = super().step(now)
+        if now.a_t == 0 or now.a_s == 1:  # at sigma_s = 0 the slope is 0 / 0
+            return x_s
+        _, eps_s = self.guess(x_s, now.s)
+        slope = (now.eps + eps_s) / 2
+        x0, _ = predictions("epsilon", slope, now.x_t, now.a_t)
+        return ddim_step(x0, slope, now.a_t, now.a_s)
+
+
+SAMPLERS = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "dpm++": DPMSolver2M,
+    "unipc": UniPC,
+    "euler": Euler,
+    "euler_ancestral": EulerAncestral,
+    "heun": Heun,
+}
 
 
 @torch.no_grad()
@@ -235,7 +310,8 @@ def trajectory(
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
     if not 0 <= start < steps:
         raise InputError(f"start must be from 0 to {steps - 1}, not {start}")
-    solver, x = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator), x_T
+    solver = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator)
+    x = x_T if start else solver.begin(x_T, pairs[0][0])
     for t, s in pairs[start:]:
         x0, eps = solver.guess(x, t)
         now = solver.correct(Point(t, s, x, x0, eps, solver.a(t), solver.a(s)))

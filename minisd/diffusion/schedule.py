@@ -7,12 +7,23 @@ models", equation 4; option names as in diffusers' schedulers.
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError, quote
+
+ALLOWED = {
+    "num_train_timesteps": range(2, 1_000_001),
+    "beta_schedule": ("linear", "scaled_linear", "cosine"),
+    "prediction_type": ("epsilon", "v_prediction"),
+    "rescale_betas_zero_snr": (False, True),
+    "timestep_spacing": ("leading", "linspace", "trailing"),
+    "steps_offset": range(1_000_000),
+    "set_alpha_to_one": (False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -22,12 +33,25 @@ class ScheduleConfig:
     num_train_timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
-    beta_schedule: str = "scaled_linear"  # "linear", "scaled_linear", "cosine"
-    prediction_type: str = "v_prediction"  # "epsilon", "v_prediction"
+    beta_schedule: str = "scaled_linear"
+    prediction_type: str = "v_prediction"
     rescale_betas_zero_snr: bool = True
-    timestep_spacing: str = "trailing"  # "leading", "linspace", "trailing"
+    timestep_spacing: str = "trailing"
     steps_offset: int = 1  # added to "leading" timesteps; diffusers' pipeline insists on 1
     set_alpha_to_one: bool = True  # DDIM's last step goes to a = 1, not to a_0
+
+    def __post_init__(self):
+        """InputError for a value of a wrong type or out of range."""
+        for name, allowed in ALLOWED.items():
+            value, asked = getattr(self, name), " or ".join(map(repr, allowed[:3]))
+            if isinstance(allowed, range):
+                asked = f"a whole number from {allowed[0]} to {allowed[-1]}"
+            if type(value) is not type(allowed[0]) or value not in allowed:
+                raise InputError(f"{name} must be {asked}, not {quote(value)}")
+        start, end = self.beta_start, self.beta_end
+        if not (isinstance(start, Real) and isinstance(end, Real) and 0 < start <= end < 1):
+            given = f"beta_start {quote(start)} and beta_end {quote(end)}"
+            raise InputError(f"0 < beta_start <= beta_end < 1 must hold; here are {given}")
 
 
 def make_betas(config: ScheduleConfig) -> Tensor:
@@ -42,12 +66,9 @@ def make_betas(config: ScheduleConfig) -> Tensor:
         return torch.linspace(start, end, steps)
     if name == "scaled_linear":
         return torch.linspace(start**0.5, end**0.5, steps) ** 2
-    if name == "cosine":
-        time = torch.arange(steps + 1, dtype=torch.float64) / steps
-        a = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
-        return (1 - a[1:] / a[:-1]).clamp(max=0.999).float()
-    names = '"linear", "scaled_linear" or "cosine"'
-    raise InputError(f"beta_schedule must be {names}, not {quote(name)}")
+    time = torch.arange(steps + 1, dtype=torch.float64) / steps
+    a = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - a[1:] / a[:-1]).clamp(max=0.999).float()
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
@@ -65,16 +86,15 @@ class NoiseSchedule:
 
     def __init__(self, config: ScheduleConfig | None = None):
         self.config = config = config or ScheduleConfig()
-        kind = config.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise InputError(
-                f'prediction_type must be "epsilon" or "v_prediction", not {quote(kind)}'
-            )
-        if kind == "epsilon" and config.rescale_betas_zero_snr:
+        if config.prediction_type == "epsilon" and config.rescale_betas_zero_snr:
             raise InputError(
                 "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing about x0"
             )
-        self.alphas_cumprod = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
+        self.alphas_cumprod = a = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
+        if not (a[0] < 1 and (a.diff() < 0).all() and a[-1] > 0):
+            raise InputError(
+                "beta_start, beta_end and num_train_timesteps leave no signal, or add no noise"
+            )
         if config.rescale_betas_zero_snr:
             self.alphas_cumprod = rescale_zero_terminal_snr(self.alphas_cumprod)
 
@@ -106,23 +126,24 @@ class NoiseSchedule:
         a = self.alphas_cumprod.to(t.device)[t]
         return a / (1 - a)
 
-    def timesteps(self, count: int) -> list[int]:
+    def timesteps(self, count: int, whole: bool = True) -> list[float]:
         """`count` timesteps from noisy to clean. Lin et al. 2024, table 2.
 
-        Raises InputError unless 1 <= count <= T and every timestep is below T.
+        whole=False leaves those of "linspace" between whole numbers. Raises InputError unless
+        1 <= count <= T and every timestep is below T.
         """
         total, spacing, offset = len(self), self.config.timestep_spacing, self.config.steps_offset
         if not 1 <= count <= total:
             raise InputError(f"the number of steps must be from 1 to {total}, not {count}")
         if spacing == "linspace":
-            chosen = np.linspace(0, total - 1, count)[::-1].round()
+            chosen = np.linspace(0, total - 1, count)[::-1]
+            if not whole:
+                return chosen.tolist()
+            chosen = chosen.round()
         elif spacing == "leading":
             chosen = np.arange(count)[::-1] * (total // count) + offset
-        elif spacing == "trailing":  # [:count]: rounding may add one more
+        else:  # "trailing"; [:count]: rounding may add one more
             chosen = np.arange(total, 0, -total / count)[:count].round() - 1
-        else:
-            names = '"linspace", "leading" or "trailing"'
-            raise InputError(f"timestep_spacing must be {names}, not {quote(spacing)}")
         chosen = chosen.astype(int).tolist()
         if chosen[0] >= total:
             raise InputError(f"{count} steps with an offset of {offset} pass {total}")

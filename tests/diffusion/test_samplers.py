@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from minisd.diffusion import (
     SAMPLERS,
     NoiseSchedule,
-    Sampler,
+    Point,
     ScheduleConfig,
     ddim_step,
     ddpm_step,
@@ -53,7 +53,7 @@ def error(sampler, steps):
     return (ends - exact).square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc", "euler"])
 def test_more_steps_come_closer_to_the_exact_flow(sampler):
     errors = [error(sampler, steps) for steps in (5, 10, 20, 40, 100, 250)]
     assert errors == sorted(errors, reverse=True)
@@ -83,6 +83,9 @@ def test_unipc_corrects_what_dpm_solver_predicts():
         ("ddim", 1.0, 250),
         ("dpm++", 0.0, 50),
         ("unipc", 0.0, 50),
+        ("euler", 0.0, 100),
+        ("euler_ancestral", 0.0, 250),
+        ("heun", 0.0, 50),
     ],
 )
 def test_samples_have_the_mean_and_the_spread_of_the_data(sampler, eta, steps, kind):
@@ -147,6 +150,66 @@ def test_ddim_with_eta_1_starts_from_pure_noise_whatever_the_rounding():
         assert_close(x, expected, atol=2e-3, rtol=0)
 
 
+# Karras et al. write x / sqrt(a), whose noise has the deviation sigma = sqrt((1 - a) / a)
+
+
+def one_step(sampler, denoise, t, s):
+    """(x, x after the step, sigma_t, sigma_s, noise drawn), x in their scaling, in float64."""
+    schedule = NoiseSchedule(ScheduleConfig(rescale_betas_zero_snr=False))
+    schedule.alphas_cumprod = schedule.alphas_cumprod.double()
+    g, again = (torch.Generator().manual_seed(3) for _ in range(2))
+    solver = SAMPLERS[sampler](denoise, schedule, generator=g)
+    x_t, noise = torch.randn(8).double(), torch.randn(8, generator=again, dtype=torch.float64)
+    x0, eps = solver.guess(x_t, t)
+    x_s = solver.step(Point(t, s, x_t, x0, eps, solver.a(t), solver.a(s)))
+    a_t, a_s = schedule.alphas_cumprod[[t, s]]
+    sigmas = ((1 - a_t) / a_t).sqrt(), ((1 - a_s) / a_s).sqrt()
+    return x_t / a_t.sqrt(), x_s / a_s.sqrt(), *sigmas, noise
+
+
+def v_for(D):
+    """A network's v whose guess of x0 is D(x, sigma), x in Karras et al.'s scaling."""
+
+    def denoise(x_t, t):
+        a = NoiseSchedule(ScheduleConfig(rescale_betas_zero_snr=False)).alphas_cumprod[t].double()
+        x0 = D(x_t / a.sqrt(), ((1 - a) / a).sqrt())
+        return (a.sqrt() * x_t - x0) / (1 - a).sqrt()
+
+    return denoise
+
+
+def D(x, sigma):
+    return torch.sin(x) / (1 + sigma)
+
+
+def test_euler_and_heun_step_as_in_algorithm_1_of_karras():
+    x, euler, sigma_t, sigma_s, _ = one_step("euler", v_for(D), 700, 300)
+    d = (x - D(x, sigma_t)) / sigma_t
+    assert_close(euler, x + (sigma_s - sigma_t) * d)
+    x, heun, sigma_t, sigma_s, _ = one_step("heun", v_for(D), 700, 300)
+    d = (x - D(x, sigma_t)) / sigma_t
+    trial = x + (sigma_s - sigma_t) * d
+    d_s = (trial - D(trial, sigma_s)) / sigma_s
+    assert_close(heun, x + (sigma_s - sigma_t) * (d + d_s) / 2)
+
+
+def test_euler_ancestral_steps_down_and_adds_noise_as_in_k_diffusion():
+    x, reached, sigma_t, sigma_s, noise = one_step("euler_ancestral", v_for(D), 700, 300)
+    up = (sigma_s**2 * (sigma_t**2 - sigma_s**2) / sigma_t**2).sqrt()
+    down = (sigma_s**2 - up**2).sqrt()
+    d = (x - D(x, sigma_t)) / sigma_t
+    assert_close(reached, x + (down - sigma_t) * d + up * noise)
+
+
+def test_between_two_timesteps_sigma_is_interpolated():
+    solver = SAMPLERS["euler"](None, SCHEDULE)
+    a = SCHEDULE.alphas_cumprod
+    assert solver.a(200) == a[200] and solver.a(200.0) == a[200] and solver.a(-1) == 1
+    sigma = ((1 - a) / a).sqrt()
+    between = solver.a(200.25)
+    assert_close(((1 - between) / between).sqrt(), 0.75 * sigma[200] + 0.25 * sigma[201])
+
+
 def test_log_snr_is_the_logarithm_of_signal_over_noise():
     a = torch.tensor([0.1, 0.5, 0.99])
     assert_close(log_snr(a), torch.log(a.sqrt() / (1 - a).sqrt()))
@@ -192,7 +255,9 @@ def test_the_loop_goes_from_noise_to_clean_and_each_step_starts_where_the_last_e
         assert torch.equal(now.x_t, reached) == (sampler != "unipc")
 
 
-@pytest.mark.parametrize(("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.5)])
+@pytest.mark.parametrize(
+    ("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.5), ("euler_ancestral", 0.0)]
+)
 def test_a_noisy_sampler_is_repeated_by_its_seed_and_by_no_other(sampler, eta):
     def run(seed):
         g = torch.Generator().manual_seed(seed)
@@ -203,7 +268,7 @@ def test_a_noisy_sampler_is_repeated_by_its_seed_and_by_no_other(sampler, eta):
     assert not torch.equal(run(1), run(2))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc", "euler", "heun"])
 def test_the_other_samplers_draw_no_noise(sampler):
     g = torch.Generator().manual_seed(0)
     before = g.get_state()
@@ -244,20 +309,7 @@ def test_a_callback_hears_of_every_step_and_may_replace_the_latents(sampler):
     assert all(not now.x_t.any() for now, _ in walk[1:]) and not walk[-1][1].any()
 
 
-def test_a_sampler_is_one_class_and_may_call_the_network_twice(monkeypatch):
-    """Heun's method on DDIM's ODE, which is of second order: x / sqrt(a) moves along eps."""
-
-    class Heun(Sampler):
-        def step(self, now):
-            x_s = ddim_step(now.x0, now.eps, now.a_t, now.a_s)
-            if now.a_s == 1 or now.a_t == 0:
-                return x_s
-            _, eps = self.guess(x_s, now.s)
-            eps = (now.eps + eps) / 2
-            x0 = (now.x_t - (1 - now.a_t).sqrt() * eps) / now.a_t.sqrt()
-            return ddim_step(x0, eps, now.a_t, now.a_s)
-
-    monkeypatch.setitem(SAMPLERS, "heun", Heun)
+def test_heun_calls_the_network_twice_and_is_of_second_order():
     calls = []
     perfect = denoiser(SCHEDULE)
     sample(lambda x, t: calls.append(t) or perfect(x, t), SCHEDULE, start(2), 5, sampler="heun")
@@ -276,7 +328,8 @@ def test_sampling_keeps_no_gradients():
     [
         (
             {"sampler": "nonsense"},
-            "sampler must be one of ddpm, ddim, dpm\\+\\+, unipc, not 'nonsense'",
+            "sampler must be one of ddpm, ddim, dpm\\+\\+, unipc, "
+            "euler, euler_ancestral, heun, not 'nonsense'",
         ),
         ({"steps": 0}, "from 1 to 1000, not 0"),
         ({"steps": 1001}, "from 1 to 1000, not 1001"),

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from minisd.diffusion import NoiseSchedule, ScheduleConfig, make_betas, predictions
+from minisd.errors import InputError
 
 PLAIN = ScheduleConfig(rescale_betas_zero_snr=False)
 SHAPES = ["linear", "scaled_linear", "cosine"]
@@ -137,3 +138,45 @@ def test_an_offset_beyond_the_last_timestep_is_refused():
 def test_an_unknown_option_is_refused_by_name(option):
     with pytest.raises(ValueError, match=f"{option} must be .*, not 'nonsense'"):
         schedule(**{option: "nonsense"}).timesteps(5)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("num_train_timesteps", "1000", "a whole number from 2 to 1000000, not '1000'"),
+        ("num_train_timesteps", None, "not None"),
+        ("num_train_timesteps", True, "not True"),
+        ("num_train_timesteps", 1000.0, "not 1000.0"),
+        ("num_train_timesteps", 0, "not 0"),
+        ("num_train_timesteps", -1, "not -1"),
+        ("num_train_timesteps", 10**100, "not 100000000000000.* ... .*000$"),
+        ("num_train_timesteps", math.nan, "not nan"),
+        ("steps_offset", -1, "a whole number from 0 to 999999, not -1"),
+        ("rescale_betas_zero_snr", 1, "False or True, not 1"),
+        ("set_alpha_to_one", None, "False or True, not None"),
+        ("timestep_spacing", ["leading"], "'trailing', not \\['leading'\\]"),
+    ],
+)
+def test_a_wrong_type_or_size_is_refused_by_name(option, value, message):
+    with pytest.raises(InputError, match=f"^{option} must be .*{message}") as told:
+        schedule(**{option: value})
+    assert len(str(told.value)) < 150
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [(0.0, 0.02), (0.02, 0.01), (0.1, 1.0), (math.nan, 0.1), ("0.1", 0.2), (0.1, None), (True, 1)],
+)
+def test_betas_that_are_no_rising_shares_are_refused(betas):
+    with pytest.raises(InputError) as told:
+        schedule(beta_start=betas[0], beta_end=betas[1])
+    given = f"beta_start {betas[0]!r} and beta_end {betas[1]!r}"
+    assert str(told.value) == f"0 < beta_start <= beta_end < 1 must hold; here are {given}"
+
+
+@pytest.mark.parametrize("betas", [(0.4, 0.5), (1e-9, 1e-9)])
+def test_betas_that_leave_no_signal_or_add_no_noise_are_refused(betas):
+    with pytest.raises(
+        InputError, match="beta_end and num_train_timesteps leave no signal, or add no noise"
+    ):
+        schedule(beta_start=betas[0], beta_end=betas[1])

@@ -1,6 +1,7 @@
 """One directory, two libraries, the same pictures; whichever of the two wrote the directory."""
 
 import inspect
+import json
 
 import diffusers
 import numpy as np
@@ -13,6 +14,7 @@ from minisd import StableDiffusion
 from minisd.checkpoint import save_tokenizer
 from minisd.checkpoint.configs import clip_from_hf
 from minisd.diffusion import NoiseSchedule, ScheduleConfig
+from minisd.errors import InputError
 from minisd.models import CLIP, Autoencoder, AutoencoderConfig, UNet, UNetConfig
 from minisd.pipeline import WEIGHTS, SamplingDefaults
 from minisd.tokenizer import Tokenizer
@@ -31,6 +33,7 @@ ZERO_SNR = {
     "timestep_spacing": "trailing",
     "steps_offset": 1,  # not used in trailing, but diffusers' pipeline warns of any other
 }
+LATENTS = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SCHEDULERS = {
     "stable diffusion 1.x": diffusers.DDIMScheduler(
@@ -40,6 +43,14 @@ SCHEDULERS = {
     "dpm++": diffusers.DPMSolverMultistepScheduler(**SD_BETAS, steps_offset=1),
     "unipc": diffusers.UniPCMultistepScheduler(**SD_BETAS, steps_offset=1),
     "ddpm": diffusers.DDPMScheduler(**SD_BETAS, **ZERO_SNR, clip_sample=False),
+}
+KARRAS = {  # a walk of these differs in its scheduler alone
+    "euler": diffusers.EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
+    "euler, zero SNR": diffusers.EulerDiscreteScheduler(**SD_BETAS, **ZERO_SNR),
+    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler(
+        **SD_BETAS, timestep_spacing="leading", steps_offset=1
+    ),
+    "heun": diffusers.HeunDiscreteScheduler(**SD_BETAS, steps_offset=1),
 }
 
 
@@ -110,6 +121,15 @@ def test_minisd_draws_what_diffusers_draws(pipes, arguments):
     same(*(draw(pipe, **arguments) for pipe in pipes))
 
 
+@pytest.mark.parametrize("name", KARRAS)
+def test_euler_and_heun_draw_what_diffusers_draws(tmp_path, name):
+    theirs = their_pipeline(tmp_path, KARRAS[name])
+    ours = StableDiffusion.from_pretrained(tmp_path)
+    assert ours.sampler == name.split(",")[0]
+    for arguments in ({"steps": 4}, {"steps": 7, "seed": 3}):  # of latents, and of a seed alone
+        same(*(draw(pipe, **arguments) for pipe in (ours, theirs)))
+
+
 def test_every_argument_changes_the_picture(pipes):
     """Or the test above would show nothing."""
     plain = draw(pipes[0])
@@ -165,6 +185,9 @@ def our_pipeline(sampler="ddim", **schedule):
         ("ddpm", {}),
         ("dpm++", {"timestep_spacing": "linspace"}),
         ("unipc", {}),
+        ("euler", {}),
+        ("euler_ancestral", {"timestep_spacing": "linspace"}),
+        ("heun", {"rescale_betas_zero_snr": False}),
         (
             "ddim",
             {
@@ -178,7 +201,7 @@ def our_pipeline(sampler="ddim", **schedule):
             },
         ),
     ],
-    ids=["ddim", "ddpm", "dpm++", "unipc", "other options"],
+    ids=["ddim", "ddpm", "dpm++", "unipc", "euler", "euler_ancestral", "heun", "other options"],
 )
 def test_diffusers_draws_what_minisd_saved(tmp_path, sampler, schedule, dtype):
     ours = our_pipeline(sampler, **schedule)
@@ -208,6 +231,37 @@ def test_a_foreign_checkpoint_is_sampled_as_diffusers_does_by_default(pipes):
     defaults = inspect.signature(type(theirs).__call__).parameters
     assert ours.defaults == SamplingDefaults()
     assert vars(ours.defaults) == {name: defaults[name].default for name in vars(ours.defaults)}
+
+
+def test_the_call_with_nothing_but_a_prompt_draws_what_diffusers_draws(tmp_path):
+    """Of a directory with diffusers' own scheduler, whose options are older than its pipeline."""
+    scheduler = diffusers.DDIMScheduler(**SD_BETAS)  # steps_offset 0, clip_sample true
+    their_pipeline(tmp_path, scheduler)
+    options = {"steps_offset": 0, "clip_sample": True, "_class_name": "DDIMScheduler", **SD_BETAS}
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(options))
+    ours = StableDiffusion.from_pretrained(tmp_path)
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path)
+    theirs.set_progress_bar_config(disable=True)
+    same(*(pipe(TEXTS[0], latents=LATENTS, output_type="pt").images for pipe in (ours, theirs)))
+
+
+def test_what_is_not_read_right_is_refused_with_its_file_and_a_stand_in_is_told_of(tmp_path):
+    options = {"steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True}
+    theirs = their_pipeline(tmp_path, diffusers.PNDMScheduler(**SD_BETAS, **options))
+    with pytest.warns(UserWarning, match="minisd has no PNDMScheduler: it draws with ddim") as told:
+        ours = StableDiffusion.from_pretrained(tmp_path)
+    assert [w.filename for w in told] == [__file__]
+    theirs.scheduler = diffusers.DDIMScheduler.from_config(
+        theirs.scheduler.config, clip_sample=False
+    )
+    same(*(draw(pipe, guidance_scale=1.0) for pipe in (ours, theirs)))
+
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace("1000", '"1000"'))
+    with pytest.warns(UserWarning), pytest.raises(InputError) as refused:
+        StableDiffusion.from_pretrained(tmp_path)
+    asked = "a whole number from 2 to 1000000"
+    assert str(refused.value) == f"{path}: num_train_timesteps must be {asked}, not '1000'"
 
 
 def test_diffusers_is_as_quiet_with_our_minisd_json_as_without(tmp_path, capfd, recwarn):

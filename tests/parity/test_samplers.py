@@ -17,6 +17,9 @@ CLASSES = {
     "ddim": diffusers.DDIMScheduler,
     "dpm++": diffusers.DPMSolverMultistepScheduler,
     "unipc": diffusers.UniPCMultistepScheduler,
+    "euler": diffusers.EulerDiscreteScheduler,
+    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
+    "heun": diffusers.HeunDiscreteScheduler,
 }
 # name of a rule: (sampler, eta)
 RULES = {
@@ -26,6 +29,9 @@ RULES = {
     "ddim, eta 1": ("ddim", 1.0),
     "dpm++": ("dpm++", 0.0),
     "unipc": ("unipc", 0.0),
+    "euler": ("euler", 0.0),
+    "euler_ancestral": ("euler_ancestral", 0.0),
+    "heun": ("heun", 0.0),
 }
 # what the network predicts, and whether the last step is pure noise
 PREDICTIONS = {
@@ -51,26 +57,43 @@ def denoise(x, t):
     return torch.sin(1.5 * x + 0.003 * t) - 0.3 * x.roll(1, dims=-1)
 
 
+SIGMA_SPACE = ("euler", "euler_ancestral", "heun")  # diffusers' x is there ours / sqrt(a)
+
+
+def unit(scheduler, x):
+    """Latents of such a scheduler, in our scaling."""
+    return x / (scheduler.sigmas[scheduler.step_index] ** 2 + 1) ** 0.5
+
+
 def compare(rule, steps, tolerance=5e-5, **options):
     """Walk beside diffusers from the same noise, with the same noise at every step."""
     sampler, eta = RULES[rule]
     schedule, scheduler = both(sampler, **options)
     scheduler.set_timesteps(steps)
     ours, theirs = (torch.Generator().manual_seed(1) for _ in range(2))
-    x = expected = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    walk = trajectory(denoise, schedule, x, steps, sampler, eta, ours)
+    noise = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    walk = trajectory(denoise, schedule, noise, steps, sampler, eta, ours)
     extra = {"eta": eta} if sampler == "ddim" else {}
-    if sampler in ("ddpm", "ddim"):
+    if sampler in ("ddpm", "ddim", "euler_ancestral"):
         extra["generator"] = theirs
-    visited = []
-    for (now, x), t in zip(walk, scheduler.timesteps, strict=True):
-        expected = scheduler.step(denoise(expected, t), t, expected, **extra).prev_sample
+    if sampler in SIGMA_SPACE:  # diffusers' float32 rounds x / sqrt(a), which is as large as sigma
+        tolerance += 1e-6 * scheduler.sigmas.max().item()
+    expected, times = noise * scheduler.init_noise_sigma, iter(scheduler.timesteps)
+    for now, x in walk:
+        t = next(times)
+        assert now.t == pytest.approx(t.item(), rel=1e-6)
+        output = denoise(scheduler.scale_model_input(expected, t), t)
+        expected = scheduler.step(output, t, expected, **extra).prev_sample
+        if sampler == "heun" and now.s >= 0:  # its second half
+            t = next(times)
+            output = denoise(scheduler.scale_model_input(expected, t), t)
+            expected = scheduler.step(output, t, expected).prev_sample
         if eta == 1 and now.a_t < 1e-6:  # the root of a tiny negative number is NaN in diffusers
             expected = torch.where(expected.isnan(), x, expected)
-        size = expected.abs().max().clamp(min=1)  # the guess of x0 is huge where a_t is tiny
-        assert_close(x / size, expected / size, atol=tolerance, rtol=0)
-        visited.append(now.t)
-    assert visited == scheduler.timesteps.tolist()
+        reached = unit(scheduler, expected) if sampler in SIGMA_SPACE else expected
+        size = reached.abs().max().clamp(min=1)  # the guess of x0 is huge where a_t is tiny
+        assert_close(x / size, reached / size, atol=tolerance, rtol=0)
+    assert next(times, None) is None
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -78,6 +101,8 @@ def compare(rule, steps, tolerance=5e-5, **options):
 @pytest.mark.parametrize("rule", RULES)
 def test_every_step_equals_that_of_diffusers(rule, prediction, spacing):
     options = PREDICTIONS[prediction] | {"timestep_spacing": spacing}
+    if rule == "heun" and options["rescale_betas_zero_snr"]:
+        pytest.skip("diffusers' Heun has no zero SNR")
     for betas in BETAS:
         for steps in (1, 2, 7, 20):
             compare(rule, steps, beta_schedule=betas, **options)
@@ -87,7 +112,8 @@ def test_every_step_equals_that_of_diffusers(rule, prediction, spacing):
 @pytest.mark.parametrize("steps", [2, 7, 50])
 @pytest.mark.parametrize("rule", RULES)
 def test_steps_offset_moves_the_timesteps_as_in_diffusers(rule, steps):
-    compare(rule, steps, steps_offset=1, timestep_spacing="leading")
+    options = PREDICTIONS["v" if rule == "heun" else "v, zero SNR"]
+    compare(rule, steps, steps_offset=1, timestep_spacing="leading", **options)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -111,9 +137,12 @@ def test_timesteps_are_those_of_diffusers_whatever_their_number(sampler, spacing
     schedule, scheduler = both(sampler, timestep_spacing=spacing, steps_offset=0)
     for steps in range(1, 1000):
         scheduler.set_timesteps(steps)
-        theirs = scheduler.timesteps[:steps]  # rounding makes diffusers add -1 for 61, 103, 121 ...
-        ours = [t for t, _ in SAMPLERS[sampler].pairs(schedule, steps)]
-        assert ours == theirs.tolist(), f"{steps} steps"
+        theirs = scheduler.timesteps
+        if sampler == "heun":  # each but the first twice
+            theirs = torch.cat([theirs[:1], theirs[1::2]])
+        theirs = theirs[:steps]  # rounding makes diffusers add -1 for 61, 103, 121 ...
+        ours = torch.tensor([t for t, _ in SAMPLERS[sampler].pairs(schedule, steps)])
+        assert torch.equal(ours, theirs.to(ours.dtype)), f"{steps} steps"
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
