@@ -1,0 +1,15 @@
+"""Text is UTF-8, whatever the locale."""
+
+from .errors import InputError
+
+
+def utf8(text: str) -> str:
+    """`text`, with UTF-8 that Python took for something else put right. InputError if it is none.
+
+    Where the locale is not UTF-8, arguments and file names arrive as bytes that are disguised as
+    lone surrogates (PEP 383): "caf\\udcc3\\udca9" is "café".
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise InputError(f"{ascii(text[:60])} is not UTF-8") from error
