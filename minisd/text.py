@@ -1,6 +1,6 @@
 """Text is UTF-8, whatever the locale."""
 
-from .errors import InputError
+from .errors import InputError, quote
 
 
 def utf8(text: str) -> str:
@@ -12,4 +12,4 @@ def utf8(text: str) -> str:
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
-        raise InputError(f"{ascii(text[:60])} is not UTF-8") from error
+        raise InputError(f"{quote(text, 200)} is not UTF-8") from error

@@ -27,7 +27,8 @@ SUPPORTED = {
     "merges": [None],
 }
 NAMED = list(SUPPORTED)[:7]  # the special tokens, in transformers' order
-OPTIONAL = "tokenizer_config.json special_tokens_map.json added_tokens.json tokenizer.json".split()
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+WHOLE = "tokenizer.json"
 
 
 def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
@@ -43,10 +44,12 @@ def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
             sides = dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
             special[key] = {"content": token, "normalized": True, **sides}
     write_json(folder / "vocab.json", tokenizer.vocab, indent=1)
-    write_json(folder / "tokenizer_config.json", config, indent=1)
-    write_json(folder / "special_tokens_map.json", special, indent=1)
+    write_json(folder / CONFIG, config, indent=1)
+    write_json(folder / MAP, special, indent=1)
     lines = ["#version: 0.2", *map(" ".join, tokenizer.merges), ""]
     write_text(folder / "merges.txt", "\n".join(lines))
+    for name in (ADDED, WHOLE):  # of a tokenizer that was here before
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -55,18 +58,23 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     InputError if a file is missing or damaged, or asks for ids that minisd cannot give.
     """
     folder = Path(folder)
-    files = {name: read_json(folder / name) for name in OPTIONAL if (folder / name).exists()}
-    if "tokenizer.json" not in files:
+    files = {
+        name: read_json(folder / name)
+        for name in (CONFIG, MAP, ADDED, WHOLE)
+        if (folder / name).exists()
+    }
+    if WHOLE not in files:
         lines = [line.removesuffix("\r") for line in read_text(folder / "merges.txt").split("\n")]
         merges = [line for line in lines if line and not line.startswith("#version")]
         model = {"vocab": read_json(folder / "vocab.json"), "merges": merges}
-        files["tokenizer.json"] = {"model": model}
+        files[WHOLE] = {"model": model}
     try:
-        model = files["tokenizer.json"]["model"]  # transformers 5 takes no more of it, either
+        model = files[WHOLE]["model"]  # transformers 5 takes no more of it, either
         merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         return Tokenizer(model["vocab"], merges, **read_options(files))
     except (InputError, TypeError, KeyError, AttributeError) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        reasons = {InputError: error, KeyError: f"it lacks {error}"}
+        reason = reasons.get(type(error), "something in its files is of the wrong type")
         raise InputError(f"{folder} does not hold a sound CLIP tokenizer: {reason}") from error
 
 
@@ -75,28 +83,29 @@ def read_options(files: dict[str, dict]) -> dict:
 
     Looks where transformers 5 looks. InputError, with file and key, for what is not supported.
     """
-    whole, config = files["tokenizer.json"], files.get("tokenizer_config.json", {})
-    said = {key: ("tokenizer_config.json", value) for key, value in config.items()}
+    whole, config = files[WHOLE], files.get(CONFIG, {})
+    said = {key: (CONFIG, value) for key, value in config.items()}
     if "added_tokens_decoder" in config:
         added = config["added_tokens_decoder"].values()
     else:  # older files
         added = whole.get("added_tokens", [])
-        for file in ("special_tokens_map.json", "added_tokens.json"):
+        for file in (MAP, ADDED):
             said |= {key: (file, value) for key, value in files.get(file, {}).items()}
     for part in ("padding", "truncation"):
         if whole.get(part):
             side = whole[part]["direction"].lower()
-            said.setdefault(f"{part}_side", ("tokenizer.json", side))
+            said.setdefault(f"{part}_side", (WHOLE, side))
 
     named = {}  # (special token, is it an AddedToken?, is it found in any case?), each once
     for key in SUPPORTED | said:
         supported = SUPPORTED.get(key, [None])
         file, raw = said.get(key, ("", supported[0]))
         value, fold = read_token(raw)
-        adds_token = file == "added_tokens.json" or key.endswith("_token") and isinstance(value, str)
-        if value not in supported and (key in SUPPORTED or adds_token):
+        own = file == ADDED or (key.endswith("_token") and isinstance(value, str))
+        if value not in supported and (own or key in SUPPORTED):
             known = " or ".join(map(repr, supported))
-            raise InputError(f"{file}: {quote(key)[1:-1]} is {quote(value)}; minisd supports {known}")
+            found = f"{quote(key)[1:-1]} is {quote(value)}"
+            raise InputError(f"{file}: {found}; minisd supports {known}")
         if key in NAMED:
             named.setdefault((value, isinstance(raw, dict), fold))
     folded = {token: fold for token, _, fold in named}  # the last one counts
@@ -108,7 +117,7 @@ def read_options(files: dict[str, dict]) -> dict:
 
     _, pad = said.get("pad_token", ("", END))
     file, length = said.get("model_max_length", said.get("max_len", ("", None)))
-    if length is None or isinstance(length, int | float) and length > 1e6:
+    if length is None or (isinstance(length, int | float) and length > 1e6):
         length = MAX_LENGTH  # transformers writes 1e30 for "not set"
     if type(length) is not int or length < 2:
         raise InputError(f"{file}: model_max_length is {quote(length)}; it must be 2 or more")
