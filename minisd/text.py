@@ -1,5 +1,7 @@
 """Text is UTF-8, whatever the locale."""
 
+import os
+
 from .errors import InputError, quote
 
 
@@ -13,3 +15,8 @@ def utf8(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
         raise InputError(f"{quote(text, 200)} is not UTF-8") from error
+
+
+def file_name(text: str) -> str:
+    """A file's name in UTF-8 -> as the locale writes it, to open it. `utf8` turns it back."""
+    return os.fsdecode(utf8(text).encode("utf-8"))

@@ -7,7 +7,6 @@ or in subfolders; `name.txt` beside `name.png`; a folder for each class, whose n
 import csv
 import hashlib
 import json
-import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError, quote
-from ..text import utf8
+from ..text import file_name, utf8
 from .dataset import POOL_BATCH, Batch, Dataset
 
 TEST_EVERY = 10  # one picture in ten is held back for testing
@@ -121,8 +120,7 @@ class Folder(Pictures):
     """
 
     def __init__(self, folder: str | Path, image_size: int = 32):
-        name = utf8(str(Path(folder).resolve()))
-        folder = Path(os.fsdecode(name.encode()))  # the file system's name, whatever the locale
+        folder = Path(file_name(str(folder))).resolve()
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder of pictures")
         self.skipped: list[str] = []  # a line for each picture that is left out
@@ -137,7 +135,7 @@ class Folder(Pictures):
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 reason = textwrap.shorten(f"{error or type(error).__name__}", 200)
                 self.skipped.append(f"skipped {quote(str(path), 200)}: {reason}")
-        super().__init__(name, pixels, captions)
+        super().__init__(utf8(str(folder)), pixels, captions)
 
     def describe(self) -> list[str]:
         more = len(self.skipped) - NAMED
@@ -211,7 +209,7 @@ def read_metadata(path: Path) -> list[tuple[Path, str]]:
             name, text = row["file_name"], row["text"]
             if None in row or not isinstance(name, str) or not isinstance(text, str | int | float):
                 raise ValueError(f"it needs one file_name and one text, and is {row}")
-            name, text = os.fsdecode(utf8(name).encode()), utf8(str(text))
+            name, text = file_name(name), utf8(str(text))
         except (ValueError, KeyError, TypeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             reason = textwrap.shorten(reason, 200, placeholder=" ...")
