@@ -73,7 +73,7 @@ def split_once(text: str, exact: regex.Pattern, folded: regex.Pattern) -> tuple[
     """split_words, cached."""
     words: list[str] = []
     for part in exact.split(utf8(text)):
-        special = exact.fullmatch(part)  # "<|ENDOFTEXT|>" is none unless `folded` finds it below
+        special = exact.fullmatch(part)  # "<|ENDOFTEXT|>" is not, but `folded` may find it below
         for piece in [part] if special else folded.split(normalise(part)):
             if special or folded.fullmatch(piece):
                 words.append(piece)
