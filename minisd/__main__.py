@@ -12,7 +12,6 @@ from .diffusion import SAMPLERS
 from .errors import InputError
 from .evaluation import Settings
 from .pipeline import WEIGHTS
-from .text import utf8
 from .training import parallel
 
 DATA = 'what to train on: "one" or "two" digits in a picture, or a folder of captioned pictures'
@@ -60,9 +59,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     train.add_argument("--processes", type=count, default=1, metavar="N", help=PROCESSES)
 
     sample.set_defaults(run=commands.sample)
-    sample.add_argument("prompts", nargs="+", type=utf8, metavar="PROMPT", help="what to draw")
+    sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
-    sample.add_argument("--negative", type=utf8, metavar="PROMPT", help="what to stay away from")
+    sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
     sample.add_argument("--steps", type=int, help="sampling steps (the checkpoint's own)")
 

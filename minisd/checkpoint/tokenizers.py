@@ -86,11 +86,10 @@ def read_options(files: dict[str, dict]) -> dict:
     whole, config = files[WHOLE], files.get(CONFIG, {})
     said = {key: (CONFIG, value) for key, value in config.items()}
     if "added_tokens_decoder" in config:
-        added = config["added_tokens_decoder"].values()
+        source, added = CONFIG, config["added_tokens_decoder"].values()
     else:  # older files
-        added = whole.get("added_tokens", [])
-        for file in (MAP, ADDED):
-            said |= {key: (file, value) for key, value in files.get(file, {}).items()}
+        said |= {key: (MAP, value) for key, value in files.get(MAP, {}).items()}
+        source, added = WHOLE, whole.get("added_tokens", [])
     for part in ("padding", "truncation"):
         if whole.get(part):
             side = whole[part]["direction"].lower()
@@ -101,8 +100,8 @@ def read_options(files: dict[str, dict]) -> dict:
         supported = SUPPORTED.get(key, [None])
         file, raw = said.get(key, ("", supported[0]))
         value, fold = read_token(raw)
-        own = file == ADDED or (key.endswith("_token") and isinstance(value, str))
-        if value not in supported and (own or key in SUPPORTED):
+        new = key.endswith("_token") and isinstance(value, str)
+        if value not in supported and (new or key in SUPPORTED):
             known = " or ".join(map(repr, supported))
             found = f"{quote(key)[1:-1]} is {quote(value)}"
             raise InputError(f"{file}: {found}; minisd supports {known}")
@@ -112,15 +111,19 @@ def read_options(files: dict[str, dict]) -> dict:
     for token, fold in map(read_token, added):
         if token not in folded:
             known = " and ".join(filter(None, folded))
-            raise InputError(f"{quote(token)} is added to the tokens; minisd supports only {known}")
+            raise InputError(
+                f"{source} adds the token {quote(token)}; minisd supports {known} only"
+            )
         folded[token] = fold
+    if more := [] if source == CONFIG else list(files.get(ADDED, {})):
+        raise InputError(f"{ADDED} adds the token {quote(more[0])}; minisd supports none")
 
     _, pad = said.get("pad_token", ("", END))
     file, length = said.get("model_max_length", said.get("max_len", ("", None)))
     if length is None or (isinstance(length, int | float) and length > 1e6):
         length = MAX_LENGTH  # transformers writes 1e30 for "not set"
     if type(length) is not int or length < 2:
-        raise InputError(f"{file}: model_max_length is {quote(length)}; it must be 2 or more")
+        raise InputError(f"{file}: model_max_length is {quote(length)}, no whole number from 2 on")
     folded = [token for token, fold in folded.items() if fold]
     known_words, pad = config.get("known_words"), read_token(pad)[0]
     return {"max_length": length, "known_words": known_words, "pad": pad, "folded": folded}
