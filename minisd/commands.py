@@ -15,6 +15,7 @@ from .evaluation import Judge, Settings, evaluate, format_results
 from .files import check_writable
 from .machine import describe, pick_device
 from .pipeline import StableDiffusion
+from .text import utf8
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
 from .training.stages import check, estimate
 
@@ -56,8 +57,9 @@ def sample(o: Namespace) -> None:
     """Draw pictures from captions into one file."""
     plots.check_name(o.out)
     pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
+    prompts = [utf8(prompt) for prompt in o.prompts]
     images = pipe(
-        o.prompts,
+        prompts,
         num_inference_steps=o.steps,
         guidance_scale=o.guidance,
         guidance_rescale=o.rescale,
@@ -67,7 +69,7 @@ def sample(o: Namespace) -> None:
         sampler=o.sampler,
         progress=True,
     ).images
-    plots.save(plots.gallery(images, o.prompts), o.out)
+    plots.save(plots.gallery(images, prompts), o.out)
     print(f"wrote {o.out}")
 
 

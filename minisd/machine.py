@@ -49,7 +49,7 @@ def describe(device: str | torch.device = "cpu") -> str:
     device = torch.device(device)
     name = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = next(line.split(":")[1].strip() for line in file if "model name" in line)
     except (OSError, StopIteration):  # not Linux, or a processor without a name
         pass

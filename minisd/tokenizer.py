@@ -23,14 +23,23 @@ from itertools import pairwise
 import regex
 import torch
 
-from .errors import InputError
+from .errors import InputError, quote
+from .text import utf8
 
 MAX_LENGTH = 77  # CLIP's context: the most tokens in a text, start and end included
 Pair = tuple[str, str]  # two symbols, side by side
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
 SPECIAL = r"<\|startoftext\|>|<\|endoftext\|>"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"  # last: punctuation, emoji, ...
-SPECIALS, CHUNKS, WORDS = map(regex.compile, (f"({SPECIAL})", f"{SPECIAL}|{WORD}", WORD))
+CHUNKS, WORDS = regex.compile(f"{SPECIAL}|{WORD}"), regex.compile(WORD)
+
+
+def find(*tokens: str) -> regex.Pattern:
+    """A pattern at which a text is split into these tokens and what is between them."""
+    return regex.compile(f"({'|'.join(map(regex.escape, tokens)) or '(?!)'})")
+
+
+SPECIALS = find(START, END), find()  # as the user writes them; in any case, after normalising
 
 
 def byte_symbols() -> dict[int, str]:
@@ -48,29 +57,36 @@ BYTE_TO_SYMBOL = byte_symbols()
 SYMBOL_TO_BYTE = {symbol: byte for byte, symbol in BYTE_TO_SYMBOL.items()}
 
 
-def split_words(text: str) -> list[str]:
+def split_words(text: str, specials=SPECIALS) -> list[str]:
     """Normalise `text` and cut it into words, digits, runs of punctuation and special tokens.
 
-    Merges never cross a word boundary. Raises TypeError if `text` is not a string.
+    Merges never cross a word boundary. Raises TypeError if `text` is not a string, InputError if
+    it is not Unicode (half a character).
     """
     if not isinstance(text, str):
         raise TypeError(f"a text must be a string, not {type(text).__name__}")
-    return list(split_once(text))
+    return list(split_once(text, *specials))
 
 
 @lru_cache(maxsize=50_000)  # captions recur in training
-def split_once(text: str) -> tuple[str, ...]:
+def split_once(text: str, exact: regex.Pattern, folded: regex.Pattern) -> tuple[str, ...]:
     """split_words, cached."""
     words: list[str] = []
-    for piece in SPECIALS.split(text):
-        if piece in (START, END):  # as the user wrote it: "<|ENDOFTEXT|>" is no special token
-            words.append(piece)
-            continue
-        piece = unicodedata.normalize("NFC", piece)  # e and an accent become one character
-        piece = "".join(map(str.lower, piece))  # each alone: a final sigma would differ
-        for chunk in CHUNKS.findall(piece):  # "<|ENDOFTEXT|>" is one chunk here,
-            words += WORDS.findall(chunk)  # and three words here, as in transformers
+    for part in exact.split(utf8(text)):
+        special = exact.fullmatch(part)  # "<|ENDOFTEXT|>" is not, but `folded` may find it below
+        for piece in [part] if special else folded.split(normalise(part)):
+            if special or folded.fullmatch(piece):
+                words.append(piece)
+                continue
+            for chunk in CHUNKS.findall(piece):  # "<|endoftext|>" is one chunk here,
+                words += WORDS.findall(chunk)  # and three words here, as in transformers
     return tuple(words)
+
+
+def normalise(text: str) -> str:
+    """Composed characters in lower case."""
+    text = unicodedata.normalize("NFC", text)  # e and an accent become one character
+    return "".join(map(str.lower, text))  # each alone: a final sigma would differ
 
 
 def word_symbols(word: str) -> list[str]:
@@ -129,24 +145,40 @@ def learn_merges(counts: dict[str, int], num_merges: int | None) -> list[Pair]:
 class Tokenizer:
     """Byte-pair encoding as in CLIP. Called on B texts it gives (B, L) ids, L = `max_length`.
 
-    vocab: symbol -> id. merges: pairs of symbols, in the order learnt. known_words: the words seen
-    in training, None if they are not known. Raises InputError if these do not fit together.
+    vocab: symbol -> id, from 0 on. merges: pairs of symbols, in the order learnt. known_words: the
+    words seen in training, None if they are not known. pad: the token that fills up a row, special
+    like start and end. folded: special tokens that are found in capitals too. Raises InputError if
+    these do not fit together.
     """
 
-    def __init__(self, vocab: dict, merges: list[Pair], max_length=MAX_LENGTH, known_words=None):
-        if START not in vocab or END not in vocab:
-            raise InputError(f"the vocabulary must contain {START} and {END}")
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        merges: list[Pair],
+        max_length: int = MAX_LENGTH,
+        known_words: Iterable[str] | None = None,
+        pad: str = END,
+        folded: Iterable[str] = (),
+    ):
+        if missing := [token for token in (START, END, pad) if token not in vocab]:
+            raise InputError(f"the vocabulary must contain {missing[0]}")
+        ids = vocab.values()
+        if any(type(id) is not int for id in ids) or sorted(ids) != list(range(len(ids))):
+            raise InputError("the ids of the vocabulary must be 0, 1, 2, ..., each once")
         if max_length < 2:
             raise InputError(f"max_length must be at least 2 (start and end), not {max_length}")
         for pair in merges:
             if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
-                raise InputError(f"the merge {' '.join(pair)!r} does not belong to this vocabulary")
+                found = quote(" ".join(pair))
+                raise InputError(f"the merge {found} does not belong to this vocabulary")
         self.vocab, self.merges, self.max_length = vocab, merges, max_length
         self.known_words = None if known_words is None else frozenset(known_words)
         self.start_id, self.end_id = vocab[START], vocab[END]
+        self.pad, self.folded = pad, frozenset(folded)
+        self.specials = find(*{START, END, pad} - self.folded), find(*self.folded)
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.symbols = {id: symbol for symbol, id in vocab.items()}
-        self._ids = {START: [self.start_id], END: [self.end_id]}  # word -> ids, kept: words recur
+        self._ids = {special: [vocab[special]] for special in (START, END, pad)}
 
     @classmethod
     def train(
@@ -184,8 +216,8 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, however many, without start and end around them."""
         ids: list[int] = []
-        for word in split_words(text):
-            if word not in self._ids:
+        for word in split_words(text, self.specials):
+            if word not in self._ids:  # kept: words recur
                 symbols = apply_merges(word_symbols(word), self.ranks)
                 self._ids[word] = [self.vocab.get(symbol, self.end_id) for symbol in symbols]
             ids += self._ids[word]
@@ -204,10 +236,11 @@ class Tokenizer:
         return text.replace(END_OF_WORD, " ").strip()
 
     def __call__(self, texts: str | list[str]) -> torch.LongTensor:
-        """B texts -> (B, L) ids: start, tokens, end, padded with end. Longer texts are cut off."""
+        """B texts -> (B, L) ids: start, tokens, end, padded. Longer texts are cut off."""
         texts = [texts] if isinstance(texts, str) else texts
-        rows = [[self.start_id, *self.encode(text)[: self.max_length - 2]] for text in texts]
-        padded = [row + [self.end_id] * (self.max_length - len(row)) for row in rows]
+        room, pad_id = self.max_length - 2, self.vocab[self.pad]
+        rows = [[self.start_id, *self.encode(text)[:room], self.end_id] for text in texts]
+        padded = [row + [pad_id] * (self.max_length - len(row)) for row in rows]
         return torch.tensor(padded, dtype=torch.long).view(-1, self.max_length)  # (B, L)
 
     def cut(self, text: str) -> str:

@@ -422,6 +422,23 @@ def test_several_processes_refuse_with_one_line(tmp_path):
     )
 
 
+def test_a_prompt_of_half_a_character_is_one_short_line(tiny_weights, tmp_path):
+    prompt = os.fsdecode(b"x" * 20_000 + b"\xff")
+    done = shell("sample", prompt, "--weights", tiny_weights, "--out", tmp_path / "x.png")
+    assert done.returncode == 1 and done.stderr.startswith("minisd: error: 'xxx")
+    assert done.stderr.endswith("x\\udcff' is not UTF-8\n") and len(done.stderr) < 250
+    assert not list(tmp_path.iterdir())
+
+
+def test_captions_and_names_are_utf_8_whatever_the_locale(tiny_weights, tmp_path, monkeypatch):
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "sieben-ü.png"
+    done = shell("sample", "a red séven", "--weights", tiny_weights, "--steps", 1, "--out", out)
+    assert done.returncode == 0 and Image.open(out).width > 100
+    assert r"the model never saw these words: s\xe9ven" in done.stderr
+
+
 def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path):
     done = shell("sample", "a red seven", "--weights", tiny_weights, "--steps", 1001)
     assert done.returncode == 1 and not done.stdout

@@ -242,6 +242,24 @@ def test_unknown_words(small):
     assert Tokenizer(small.vocab, small.merges).unknown_words("elephant") == []
 
 
+def test_hostile_texts(clip, clip_reference):
+    long = "the red cat! " * 7_700  # 100,100 characters
+    for text in (long, "a\0b\0", "\u202e\u2066abc\u2069", "e" + "\u0301" * 300, "日本" * 2_000):
+        assert clip.encode(text) == reference_ids(clip_reference, text), text[:20]
+    assert clip(long).shape == (1, 77) and clip.cut(long).startswith("! the red cat")
+
+
+def test_utf_8_that_python_took_for_something_else_is_put_right(small):
+    """What the arguments of a command are where the locale is not UTF-8."""
+    disguised = "caf\xe9 \U0001f418".encode().decode("ascii", "surrogateescape")
+    assert small.encode(disguised) == small.encode("caf\xe9 \U0001f418")
+    assert small.unknown_words(disguised) == ["caf\xe9", "\U0001f418"]
+    for text in ("caf\udce9", "\ud83d", "\udc18\ud83d", "x" * 20_000 + "\udfff"):
+        with pytest.raises(InputError, match="is not UTF-8") as error:
+            small(text)
+        assert len(str(error.value)) < 230 and str(error.value).isascii()
+
+
 # Errors: one clear line
 
 

@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, quote
+from ..text import file_name, utf8
 from .dataset import POOL_BATCH, Batch, Dataset
 
 TEST_EVERY = 10  # one picture in ten is held back for testing
@@ -104,12 +105,11 @@ class Pictures(Dataset):
         return self.captions_of(torch.cat([train[: count - n], test[:n]]))
 
     def describe(self) -> list[str]:
-        longest = textwrap.shorten(max(self.captions, key=len), 80, placeholder=" ...")
         return [
             f"{self.name}: {len(self.captions):,} pictures of {self.image_size} pixels with "
             f"{len(set(self.captions)):,} different captions",
             f"{len(self.indices['test']):,} of them are held back for testing",
-            f"the longest caption: {longest!r}",
+            f"the longest caption: {quote(max(self.captions, key=len), 80)}",
         ]
 
 
@@ -120,7 +120,7 @@ class Folder(Pictures):
     """
 
     def __init__(self, folder: str | Path, image_size: int = 32):
-        folder = Path(folder).resolve()
+        folder = Path(file_name(str(folder))).resolve()
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder of pictures")
         self.skipped: list[str] = []  # a line for each picture that is left out
@@ -133,8 +133,9 @@ class Folder(Pictures):
                 pixels.append(read_picture(path, image_size))
                 captions.append(caption)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                self.skipped.append(f"skipped {path}: {error or type(error).__name__}")
-        super().__init__(str(folder), pixels, captions)
+                reason = textwrap.shorten(f"{error or type(error).__name__}", 200)
+                self.skipped.append(f"skipped {quote(str(path), 200)}: {reason}")
+        super().__init__(utf8(str(folder)), pixels, captions)
 
     def describe(self) -> list[str]:
         more = len(self.skipped) - NAMED
@@ -173,7 +174,7 @@ def read_captions(folder: Path) -> list[tuple[Path, str]]:
     elif any(path.with_suffix(".txt").exists() for path in pictures):
         pairs = [(path, read_text(path.with_suffix(".txt"))) for path in pictures]
     else:  # then the folders are the classes
-        names = [path.parent.name.replace("_", " ") for path in pictures]
+        names = [Path(utf8(str(path.parent))).name.replace("_", " ") for path in pictures]
         pairs = [(p, "" if p.parent == folder else n) for p, n in zip(pictures, names)]
     pairs = sorted((path, " ".join(text.split())) for path, text in pairs)
     if not any(text for _, text in pairs):
@@ -189,7 +190,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig") if path.exists() else ""
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        found = f"{path} is not UTF-8 (line {line}: {quote(error.object[error.start :], 20)})"
+        raise InputError(f"{found}; save it as UTF-8") from error
 
 
 def read_metadata(path: Path) -> list[tuple[Path, str]]:
@@ -206,10 +209,10 @@ def read_metadata(path: Path) -> list[tuple[Path, str]]:
             name, text = row["file_name"], row["text"]
             if None in row or not isinstance(name, str) or not isinstance(text, str | int | float):
                 raise ValueError(f"it needs one file_name and one text, and is {row}")
-            f"{name}{text}".encode()  # half a character has no UTF-8
+            name, text = file_name(name), utf8(str(text))
         except (ValueError, KeyError, TypeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             reason = textwrap.shorten(reason, 200, placeholder=" ...")
             raise InputError(f"{path}: row {number} cannot be read: {reason}") from error
-        pairs.append((path.parent / name, str(text)))
+        pairs.append((path.parent / name, text))
     return pairs

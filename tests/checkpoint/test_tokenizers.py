@@ -86,10 +86,188 @@ def test_round_trip_through_files(tmp_path, small):
     assert (tmp_path / "merges.txt").read_text(encoding="utf-8").startswith("#version: 0.2\n")
 
 
+# Special tokens and options: transformers' ids, or refused
+
+
+def added(token, normalized=True, **fields):
+    """A special token as transformers serialises it."""
+    sides = {"lstrip": False, "rstrip": False, "single_word": False, **fields}
+    return {"content": token, "normalized": normalized, **sides}
+
+
+def typed(*arguments, **fields):
+    return {"__type": "AddedToken", **added(*arguments, **fields)}
+
+
+TEXTS = [*HARD_TEXTS, "very " * 80, "a red!? <|STARTOFTEXT|>seven<|ENDOFTEXT|> !!! <cat> <Cat> RED"]
+IGNORED = (
+    "do_lower_case add_prefix_space errors clean_up_tokenization_spaces add_bos_token add_eos_token"
+    " tokenizer_class name_or_path processor_class trim_offsets tokenizer_file known_tokens"
+)
+NONE_OR_ENDS = ([None, START, END, typed(START), typed(END), typed(END, False)], ["a", "[SEP]", 7])
+
+# A key of tokenizer_config.json -> values that are taken, values that are refused.
+CHANGES = {
+    "bos_token": ([START, typed(START), typed(START, False)], [END, "a", "[BOS]", "", None, 7]),
+    "eos_token": ([END, typed(END), typed(END, False)], [START, "a", "[EOS]", None, ["a"]]),
+    "unk_token": ([END, typed(END), typed(END, False)], [START, "a", "[UNK]", None]),
+    "pad_token": ([END, START, "!", typed("!"), typed(END)], ["a", "red", "[PAD]", "", None, 0]),
+    "sep_token": NONE_OR_ENDS,
+    "cls_token": NONE_OR_ENDS,
+    "mask_token": NONE_OR_ENDS,
+    "image_token": ([None, 7], ["a", "<image>", typed("<image>")]),
+    "additional_special_tokens": ([None, []], [["<cat>"], ["red"], [START], {"x_token": "red"}]),
+    "extra_special_tokens": ([None, [], {}], [["<cat>"], ["red"], {"x_token": "red"}, "red"]),
+    "model_specific_special_tokens": ([None, {}], [{"x_token": "red"}]),
+    "added_tokens_decoder": (
+        [{}, {"7": added(START)}, {"7": added(END, special=True), "9": added(START, False)}],
+        [{"600": added("<cat>")}, {"0": added("!")}, {"9": added(END, rstrip=True)}, [], None],
+    ),
+    "padding_side": (["right"], ["left", "up", None]),
+    "truncation_side": (["right"], ["left", "up", None]),
+    "split_special_tokens": ([False], [True, "yes"]),
+    "model_max_length": ([2, 3, 30], [0, 1, -1, "77", 77.5, True, [77], float("nan")]),
+    "max_len": ([7], []),  # model_max_length counts first
+    "init_inputs": ([[]], [["x"]]),
+    "vocab": ([None], ["x", {}]),
+    "merges": ([None], ["x", []]),
+    "fast_tokenizer_files": ([], [["tokenizer.4.0.json"]]),
+    **{key: ([True, False, None], []) for key in IGNORED.split()},
+}
+
+
+@pytest.fixture
+def folder(tmp_path, small):
+    """A tokenizer as transformers 4 wrote it, with room for 30 tokens."""
+    write_clip(tmp_path, small.vocab, [" ".join(pair) for pair in small.merges])
+    rewrite(tmp_path / "tokenizer_config.json", model_max_length=30)
+    return tmp_path
+
+
+def rewrite(path, **changes):
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+def assert_equal_to_transformers(folder, length=30):
+    """The same ids, padded and cut as diffusers asks for it; also of what we write."""
+    transformers = pytest.importorskip("transformers")
+    ours = load_tokenizer(folder)
+    assert ours.max_length == length
+    save_tokenizer(folder / "ours", ours)
+    for path in (folder, folder / "ours"):
+        theirs = transformers.CLIPTokenizer.from_pretrained(path)
+        ids = theirs(TEXTS, padding="max_length", truncation=True, max_length=length).input_ids
+        assert ours(TEXTS).tolist() == load_tokenizer(path)(TEXTS).tolist() == ids
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_every_key_gives_the_ids_of_transformers_or_is_refused(folder, key):
+    taken, refused = CHANGES[key]
+    config = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+    for value in taken:
+        rewrite(folder / "tokenizer_config.json", **{key: value})
+        assert_equal_to_transformers(folder, value if key == "model_max_length" else 30)
+    for value in refused:
+        (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+        rewrite(folder / "tokenizer_config.json", **{key: value})
+        with pytest.raises(InputError) as error:
+            load_tokenizer(folder)
+        message = str(error.value).removeprefix(f"{folder} does not hold a sound CLIP tokenizer: ")
+        assert len(message) < 130 and "\n" not in message and "object" not in message, message
+        if key != "added_tokens_decoder":
+            assert f"tokenizer_config.json: {key} is" in message
+
+
+STABLE_DIFFUSION_1 = {"bos_token": added(START), "eos_token": added(END), "pad_token": END}
+STABLE_DIFFUSION_2 = {"bos_token": added(START), "eos_token": added(END), "pad_token": "!"}
+MIXED = {
+    "eos_token": END,
+    "unk_token": added(END),
+    "sep_token": added(END, False),
+    "pad_token": END,
+}
+
+
+@pytest.mark.parametrize("special", [STABLE_DIFFUSION_1, STABLE_DIFFUSION_2, MIXED])
+def test_special_tokens_map_counts_unless_the_newer_key_is_there(folder, special):
+    transformers = pytest.importorskip("transformers")
+    rewrite(folder / "special_tokens_map.json", **special)
+    assert_equal_to_transformers(folder)
+    transformers.CLIPTokenizer.from_pretrained(folder).save_pretrained(folder / "five")
+    assert_equal_to_transformers(folder / "five")  # tokenizer.json
+    rewrite(folder / "special_tokens_map.json", pad_token="[PAD]")
+    message = r"special_tokens_map.json: pad_token is '\[PAD\]'; minisd supports '<.endoftext.>' or"
+    with pytest.raises(InputError, match=message):
+        load_tokenizer(folder)
+    rewrite(folder / "tokenizer_config.json", added_tokens_decoder={"7": added(END, False)})
+    assert_equal_to_transformers(folder)  # the map is not read
+
+
+def test_stable_diffusion_2_pads_with_an_exclamation_mark(folder, small):
+    rewrite(folder / "special_tokens_map.json", **STABLE_DIFFUSION_2)
+    start, end, a = small.start_id, small.end_id, small.vocab["a</w>"]
+    ids = load_tokenizer(folder)("a! <|STARTOFTEXT|>")[0].tolist()
+    assert ids == [start, a, 0, start, end] + [0] * 25
+    assert small("a! <|STARTOFTEXT|>")[0, 2:4].tolist() == [small.vocab["!</w>"], small.vocab["<"]]
+
+
+def test_without_a_configuration_there_are_the_defaults_of_transformers(folder):
+    (folder / "tokenizer_config.json").unlink()
+    assert_equal_to_transformers(folder, 77)
+
+
+def test_windows_line_ends_and_no_unicode_line_ends_in_the_merges(folder):
+    before = load_tokenizer(folder)
+    text = (folder / "merges.txt").read_bytes()
+    (folder / "merges.txt").write_bytes(text.replace(b"\n", b"\r\n"))
+    assert load_tokenizer(folder).merges == before.merges
+    assert_equal_to_transformers(folder)
+
+
+def test_tokens_added_by_textual_inversion_are_refused(folder):
+    transformers = pytest.importorskip("transformers")
+    rewrite(folder / "added_tokens.json", **{"<cat>": 561})
+    message = "added_tokens.json adds the token '<cat>'; minisd supports none"
+    with pytest.raises(InputError, match=message):
+        load_tokenizer(folder)
+    transformers.CLIPTokenizer.from_pretrained(folder).save_pretrained(folder / "five")
+    with pytest.raises(
+        InputError, match="tokenizer.json adds the token '<cat>'; minisd supports <"
+    ):
+        load_tokenizer(folder / "five")
+
+
+def test_what_tokenizer_json_says_besides(folder):
+    """transformers 5 makes normaliser and cutting anew, but keeps the sides of padding."""
+    transformers = pytest.importorskip("transformers")
+    transformers.CLIPTokenizer.from_pretrained(folder).save_pretrained(folder / "five")
+    path = folder / "five" / "tokenizer.json"
+    rewrite(path, normalizer={"type": "Lowercase"}, pre_tokenizer={"type": "Whitespace"})
+    assert_equal_to_transformers(folder / "five")
+    for part, fields in (
+        ("padding", {"strategy": "BatchLongest", "pad_id": 7, "pad_type_id": 0, "pad_token": "!"}),
+        ("truncation", {"strategy": "LongestFirst", "max_length": 9, "stride": 0}),
+    ):
+        rewrite(path, padding=None, truncation=None)
+        rewrite(path, **{part: {"direction": "Right", "pad_to_multiple_of": None, **fields}})
+        assert_equal_to_transformers(folder / "five")
+        rewrite(path, **{part: {"direction": "Left", **fields}})
+        with pytest.raises(InputError, match=f"tokenizer.json: {part}_side is 'left'"):
+            load_tokenizer(folder / "five")
+
+
+@pytest.mark.parametrize("id", [1, 561, -1, 0.0, True, None, "0", 2**40])
+def test_ids_are_a_row_without_gaps(folder, id):
+    rewrite(folder / "vocab.json", **{"!": id})
+    with pytest.raises(InputError, match="ids of the vocabulary must be 0, 1, 2, ..., each once"):
+        load_tokenizer(folder)
+
+
 # Errors: one clear line
 
 
-@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 def test_a_missing_file_is_named(tmp_path, small, name):
     save_tokenizer(tmp_path, small)
     (tmp_path / name).unlink()
@@ -104,8 +282,11 @@ def test_a_missing_file_is_named(tmp_path, small, name):
         ("vocab.json", b'{"a": 0, '),
         ("vocab.json", b"[]"),
         ("vocab.json", b'{"a": 0}'),
+        ("vocab.json", b"\xef\xbb\xbf{}"),
         ("merges.txt", b"#version: 0.2\na b c\n"),
         ("merges.txt", b"a\n"),
+        ("merges.txt", b"# a comment\n"),
+        ("merges.txt", b"\xef\xbb\xbf#version: 0.2\n"),
         ("merges.txt", b"\xff\xfe\n"),
         ("tokenizer_config.json", b""),
         ("tokenizer_config.json", b'{"model_max_length": "long"}'),
@@ -122,7 +303,8 @@ def test_a_damaged_file_is_an_error(tmp_path, small, name, content):
 def test_a_damaged_tokenizer_json_is_an_error(tmp_path, small):
     save_tokenizer(tmp_path, small)
     (tmp_path / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
-    assert len(load_tokenizer(tmp_path)) == len(small)  # vocab.json comes first
-    (tmp_path / "vocab.json").unlink()
-    with pytest.raises(InputError, match="does not hold a sound CLIP tokenizer"):
+    message = "does not hold a sound CLIP tokenizer: it lacks 'merges'"
+    with pytest.raises(InputError, match=message):  # it counts before vocab.json
         load_tokenizer(tmp_path)
+    save_tokenizer(tmp_path, small)  # and is gone when another tokenizer takes its place
+    assert len(load_tokenizer(tmp_path)) == len(small)

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -250,6 +253,57 @@ def test_a_byte_order_mark_belongs_to_no_caption(tmp_path):
     assert read_captions(tmp_path) == [(tmp_path / "a.png", "a black square")]
 
 
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "é.txt"])
+def test_line_ends_and_marks_of_windows_belong_to_no_caption(tmp_path, name):
+    draw(tmp_path / "é.png", (0, 0, 0))
+    text = {
+        ".jsonl": '{"file_name": "é.png", "text": "grün, ☃"}\r\n\r\n',
+        ".csv": 'file_name,text\r\né.png,"grün, ☃"\r\n',
+        ".txt": "grün,\r\n☃\r\n",
+    }[name[name.index(".") :]]
+    (tmp_path / name).write_bytes(text.encode("utf-8-sig"))
+    assert read_captions(tmp_path) == [(tmp_path / "é.png", "grün, ☃")]
+
+
+def test_names_and_captions_are_the_same_whatever_the_locale(tmp_path):
+    classes, listed = tmp_path / "bücher", tmp_path / "listed"
+    for i in range(50):
+        draw(classes / "ein_café" / f"ü{i}.png", (0, 0, 200), i)
+        draw(listed / f"ü{i}.png", (0, 0, 200), i)
+    row = '{{"file_name": "ü{}.png", "text": "ein café"}}'
+    text = "\n".join(map(row.format, range(50)))
+    (listed / "metadata.jsonl").write_text(text, encoding="utf-8")
+    code = """if True:
+        import locale, sys
+        from pathlib import Path
+
+        from minisd.checkpoint import write_json
+        from minisd.data import Folder
+
+        assert "UTF" not in locale.getpreferredencoding(False).upper()
+        found = [Folder(folder).about for folder in sys.argv[1:]]
+        write_json(Path(sys.argv[1]) / "about.json", {"found": found})
+        assert Folder(found[0]["name"]).about == found[0]  # as it is read from a checkpoint
+    """
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, classes, listed]
+    subprocess.run(command, env=os.environ | ascii_only, check=True)
+    found = json.loads((classes / "about.json").read_text(encoding="utf-8"))["found"]
+    assert found == [Folder(folder).about for folder in (classes, listed)]
+    assert set(Folder(listed).captions) == set(Folder(classes).captions) == {"ein café"}
+
+
+def test_messages_about_long_names_and_captions_are_short(tmp_path):
+    rows = fill(tmp_path)
+    rows[0]["file_name"], rows[1]["text"] = "x" * 20_000, "y" * 20_000
+    text = "\n".join(map(json.dumps, rows))
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8")
+    lines = Folder(tmp_path).describe()
+    assert any("xxx ... xxx" in line for line in lines)
+    assert any("'yyy" in line and "yyy'" in line for line in lines)
+    assert max(map(len, lines)) < 500
+
+
 def test_pictures_are_cropped_to_the_middle_and_turned_upright_on_white(tmp_path):
     wide = Image.new("RGB", (90, 30), (255, 0, 0))
     wide.paste((0, 0, 255), (30, 0, 60, 30))  # the middle third
@@ -321,7 +375,7 @@ def half_a_character(folder):
 
 
 def another_encoding(folder):
-    (folder / "metadata.jsonl").write_bytes(b'{"file_name": "x.png", "text": "caf\xe9"}')
+    (folder / "metadata.jsonl").write_bytes(b'\n{"file_name": "x.png", "text": "caf\xe9"}')
 
 
 @pytest.mark.parametrize("number", [0, 17, 59])  # 17 has the smallest hash
@@ -365,7 +419,7 @@ def a_quote_that_never_ends(folder):
         (a_field_too_few, "metadata.csv: row 5 cannot be read: it needs one file_name and one"),
         (a_list, "metadata.jsonl: row 3 cannot be read: it needs one file_name and one text"),
         (half_a_character, "metadata.jsonl: row 3 cannot be read"),
-        (another_encoding, "metadata.jsonl is not UTF-8"),
+        (another_encoding, r"jsonl is not UTF-8 \(line 2: b'\\xe9\"}'\); save it as UTF-8"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(tmp_path, damage, message):
@@ -379,6 +433,8 @@ def test_what_cannot_work_is_refused_in_one_line(tmp_path, damage, message):
 def test_a_folder_that_is_not_there_and_a_size_that_digits_do_not_have(tmp_path):
     with pytest.raises(InputError, match="is not a folder of pictures"):
         load_dataset(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match=r"nowhere/caf\\udce9' is not UTF-8"):
+        load_dataset(str(tmp_path / "nowhere/caf\udce9"))
     with pytest.raises(InputError, match="rendered at 32 pixels only"):
         load_dataset("two", 64)
 
