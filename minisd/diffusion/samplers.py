@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, quote
 from .schedule import NoiseSchedule, predictions
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) -> prediction, as x_t
@@ -304,7 +304,7 @@ def trajectory(
     for an unknown sampler, steps or start out of range, or a sampler that takes no eta.
     """
     if sampler not in SAMPLERS:
-        raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}")
+        raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {quote(sampler)}")
     if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
         names = " or ".join(name for name, kind in SAMPLERS.items() if kind.takes_eta)
         raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {names}, not {eta}")
