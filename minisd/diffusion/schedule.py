@@ -91,7 +91,7 @@ class NoiseSchedule:
                 "rescale_betas_zero_snr needs v_prediction: in pure noise eps says nothing about x0"
             )
         self.alphas_cumprod = a = torch.cumprod(1 - make_betas(config), dim=0)  # (T,)
-        if not (a[0] < 1 and (a.diff() < 0).all() and a[-1] > 0):
+        if not 0 < a[-1] < a[0] < 1:
             raise InputError(
                 "beta_start, beta_end and num_train_timesteps leave no signal, or add no noise"
             )

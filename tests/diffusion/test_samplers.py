@@ -201,6 +201,21 @@ def test_euler_ancestral_steps_down_and_adds_noise_as_in_k_diffusion():
     assert_close(reached, x + (down - sigma_t) * d + up * noise)
 
 
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun"])
+def test_euler_begins_with_the_noise_that_is_in_x_t(sampler):
+    """As in diffusers; in "leading" it is as large as all of x_t. A late start has its x_t."""
+    x = start(2)
+    for spacing in ("linspace", "leading"):
+        plain = ScheduleConfig(rescale_betas_zero_snr=False, timestep_spacing=spacing)
+        schedule = NoiseSchedule(plain)
+        options = {"steps": 4, "sampler": sampler}
+        (first, _), *_ = trajectory(lambda x, t: 0 * x, schedule, x, **options)
+        share = (1 - first.a_t).sqrt() if spacing == "linspace" else 1.0
+        assert torch.equal(first.x_t, share * x) and first.a_t > 1e-3
+        (late, _), *_ = trajectory(lambda x, t: 0 * x, schedule, x, start=2, **options)
+        assert torch.equal(late.x_t, x)
+
+
 def test_between_two_timesteps_sigma_is_interpolated():
     solver = SAMPLERS["euler"](None, SCHEDULE)
     a = SCHEDULE.alphas_cumprod

@@ -174,7 +174,7 @@ def test_betas_that_are_no_rising_shares_are_refused(betas):
     assert str(told.value) == f"0 < beta_start <= beta_end < 1 must hold; here are {given}"
 
 
-@pytest.mark.parametrize("betas", [(0.4, 0.5), (1e-9, 1e-9)])
+@pytest.mark.parametrize("betas", [(0.4, 0.5), (0.1, 0.2), (1e-9, 1e-9)])
 def test_betas_that_leave_no_signal_or_add_no_noise_are_refused(betas):
     with pytest.raises(
         InputError, match="beta_end and num_train_timesteps leave no signal, or add no noise"
