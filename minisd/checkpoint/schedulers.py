@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from .configs import require
 from .files import read_json, write_json
+from .options import require
 
 SAMPLER_CLASSES = {
     "ddim": "DDIMScheduler",
@@ -25,7 +25,7 @@ def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
 def load_scheduler(folder: Path, fields: Iterable[str]) -> tuple[dict, str]:
     """(the `fields` that the file or diffusers' defaults give, the sampler, "ddim" if unknown)."""
     hf = read_json(folder / "scheduler_config.json")
-    require(hf, "scheduler", trained_betas=None)
+    require(hf, "scheduler", trained_betas=[None])
     solver = hf.get("_class_name") in (SAMPLER_CLASSES["dpm++"], SAMPLER_CLASSES["unipc"])
     defaults = {  # diffusers', which differ from ours
         "beta_start": 0.0001,
