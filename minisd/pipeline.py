@@ -180,6 +180,7 @@ class StableDiffusion:
             what = f"{directory} holds no checkpoint (no model_index.json)"
             resume = f" --out {directory} --resume" if (directory / "training").exists() else ""
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")
+        checkpoint.check_index(directory)
         names = vars(ScheduleConfig())
         config, sampler = checkpoint.load_scheduler(directory / "scheduler", names)
         schedule = NoiseSchedule(ScheduleConfig(**config))
@@ -201,6 +202,8 @@ class StableDiffusion:
             defaults,
             data,
         )
+        parts = pipe.text_encoder, pipe.unet, pipe.autoencoder, pipe.clip
+        checkpoint.check_parts(directory, pipe.tokenizer, *parts)
         return pipe.to(device)
 
 
