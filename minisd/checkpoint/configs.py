@@ -7,6 +7,7 @@ network of Stable Diffusion 1.x.
 import re
 from dataclasses import fields
 
+from ..errors import quote
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
 from .options import (
     AUTOENCODER,
@@ -68,8 +69,8 @@ PER_LEVEL += ["only_cross_attention", "transformer_layers_per_block"]
 
 
 def unet_from_hf(hf: dict) -> UNetConfig:
-    default = UNET.sizes | unet_blocks((True, True, True, False))
-    widths, down = (entries((default | hf)[k]) for k in ("block_out_channels", "down_block_types"))
+    hf = UNET.sizes | unet_blocks((True, True, True, False)) | hf  # diffusers' defaults
+    widths, down = entries(hf["block_out_channels"]), entries(hf["down_block_types"])
     levels = len(widths)
     attends = tuple(name == "CrossAttnDownBlock2D" for name in (down + [None] * levels)[:levels])
     blocks = {key: [names] for key, names in unet_blocks(attends).items()}
@@ -175,6 +176,9 @@ def clip_to_hf(config: CLIPConfig) -> dict:
 def clip_from_hf(hf: dict) -> CLIPConfig:
     hf = read(CLIP, hf)
     text, vision = ({} if hf.get(k) is None else hf[k] for k in ("text_config", "vision_config"))
+    for key, tower in {"text_config": text, "vision_config": vision}.items():
+        if not isinstance(tower, dict):
+            refuse(CLIP.network, f"{key} is {quote(tower)}, not an object")
     vision = tower_from_hf(VISION, vision)
     require_parts(vision, VISION, "patch_size", [vision["image_size"]])
     return CLIPConfig(text_from_hf(text), build(VisionConfig, vision), hf["projection_dim"])

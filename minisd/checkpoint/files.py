@@ -61,8 +61,9 @@ def write_json(path: Path, content: dict, indent: int = 2) -> None:
 
 def read_json(path: Path) -> dict:
     """InputError if the file is missing or does not hold a JSON object."""
+    text = read_text(path)
     with blame(path):
-        content = json.loads(read_text(path))
+        content = json.loads(text)
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged: it does not hold a JSON object")
     return content
@@ -106,7 +107,8 @@ def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=d
         network = model(config)
     path = find_weights(folder / file)
     with blame(path):
-        state = rename(load_file(path))
+        state = load_file(path)
+    state = rename(state)
     if strange := [name for name, value in state.items() if not value.is_floating_point()]:
         raise InputError(f"{path} is damaged: {quote(strange[0])} is not of floating-point numbers")
     state = {name: value.to(torch.float32, copy=True) for name, value in state.items()}

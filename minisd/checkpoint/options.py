@@ -180,8 +180,6 @@ def read(keys: Keys, hf: dict, **options) -> dict:
 
     InputError for a key or value that minisd does not support.
     """
-    if not isinstance(hf, dict):
-        refuse(keys.network, f"its configuration is {quote(hf)}, not an object")
     hf = keys.sizes | {key: list(v) if isinstance(v, tuple) else v for key, v in hf.items()}
     known = {*keys.sizes, *keys.options, *options, *keys.free.split()}
     for key, value in hf.items():
@@ -196,9 +194,11 @@ def read(keys: Keys, hf: dict, **options) -> dict:
 def require(hf: dict, network: str, **options) -> None:
     """InputError unless every option that `hf` sets has one of the values given for it."""
     for key, supported in options.items():
-        if key in hf and hf[key] not in supported:
+        value = hf.get(key, supported[0])
+        same = [isinstance(v, bool) == isinstance(value, bool) for v in supported if v == value]
+        if not any(same):  # Python takes True for 1
             right = " or ".join(map(quote, supported))
-            refuse(network, f"{key} is {quote(hf[key])}, not {right}")
+            refuse(network, f"{key} is {quote(value)}, not {right}")
 
 
 def require_size(value, network: str, key: str, default) -> None:

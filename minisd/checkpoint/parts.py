@@ -25,19 +25,15 @@ INDEX = Keys(
 def save_index(directory: Path, sampler: str) -> None:
     """model_index.json, which tells diffusers what each folder of the directory holds."""
     index = {
-        "_class_name": "StableDiffusionPipeline",
+        **{key: supported[0] for key, supported in INDEX.options.items()},
         "_diffusers_version": "0.42.1",
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
         "scheduler": ["diffusers", SAMPLER_CLASSES[sampler]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
     }
-    write_json(directory / "model_index.json", index)
+    write_json(directory / "model_index.json", dict(sorted(index.items())))
 
 
 def check_index(directory: Path) -> None:

@@ -240,8 +240,7 @@ def test_another_architecture_is_refused_by_the_option_that_differs(translate, c
         (
             clip_from_hf,
             {"vision_config": 5},
-            "this vision tower is not of Stable Diffusion 1.x: its configuration is 5, not an "
-            "object",
+            "this CLIP is not of Stable Diffusion 1.x: vision_config is 5, not an object",
         ),
     ],
     ids=["unknown", "type", "entry", "groups", "factor", "choice", "object"],
