@@ -111,7 +111,8 @@ def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
 
 
 def autoencoder_from_hf(hf: dict) -> AutoencoderConfig:
-    levels = len(entries((AUTOENCODER.sizes | hf)["block_out_channels"]))
+    hf = AUTOENCODER.sizes | autoencoder_blocks(1) | hf  # diffusers' defaults
+    levels = len(entries(hf["block_out_channels"]))
     hf = read(AUTOENCODER, hf, **{k: [names] for k, names in autoencoder_blocks(levels).items()})
     require(hf, AUTOENCODER.network, out_channels=[hf["in_channels"]])
     require_parts(hf, AUTOENCODER, "norm_num_groups", hf["block_out_channels"])

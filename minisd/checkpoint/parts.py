@@ -39,8 +39,9 @@ def save_index(directory: Path, sampler: str) -> None:
 def check_index(directory: Path) -> None:
     """InputError unless model_index.json names the parts of Stable Diffusion 1.x."""
     path = directory / "model_index.json"
+    index = read_json(path)
     try:
-        read(INDEX, read_json(path))
+        read(INDEX, index)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -42,12 +42,14 @@ SD15_AUTOENCODER = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
     "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
     "in_channels": 3,
     "latent_channels": 4,
     "layers_per_block": 2,
     "norm_num_groups": 32,
     "out_channels": 3,
     "sample_size": 512,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
 SD15_TEXT = {
     "_name_or_path": "openai/clip-vit-large-patch14",
