@@ -286,6 +286,7 @@ class StableDiffusion:
             begun = os.path.exists(directory / "training")
             resume = f" --out {directory} --resume" if begun else ""
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")
+        checkpoint.check_index(directory)
         config, sampler = checkpoint.load_scheduler(directory / "scheduler")
         try:
             schedule = NoiseSchedule(ScheduleConfig(**config))
@@ -310,4 +311,6 @@ class StableDiffusion:
             defaults,
             data,
         )
+        parts = pipe.text_encoder, pipe.unet, pipe.autoencoder, pipe.clip
+        checkpoint.check_parts(directory, pipe.tokenizer, *parts)
         return pipe.to(device, dtype or torch_dtype)

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, quote
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from . import configs, keys
 from .files import load_model, read_json, save_model, write_json
+from .parts import check_index, check_parts, save_index
 from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
 from .tokenizers import load_tokenizer, save_tokenizer
 
@@ -41,24 +42,6 @@ load_clip = partial(
 )
 
 
-def save_index(directory: Path, sampler: str) -> None:
-    """model_index.json, which tells diffusers what each folder of the directory holds."""
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": "0.42.1",
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", SAMPLER_CLASSES[sampler]],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    write_json(directory / "model_index.json", index)
-
-
 # minisd.json: what belongs to a checkpoint and has no place in diffusers' files
 
 
@@ -77,5 +60,5 @@ def load_sampling(directory: Path, fields: Iterable[str]) -> tuple[dict, dict | 
     if not isinstance(sampling, dict) or set(sampling) != set(fields):
         raise InputError(f'{path}: "sampling" must be an object with {", ".join(fields)}')
     if not isinstance(data, dict | None):
-        raise InputError(f'{path}: "data" must be an object or null, not {data!r}')
+        raise InputError(f'{path}: "data" must be an object or null, not {quote(data)}')
     return sampling, data

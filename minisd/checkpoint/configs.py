@@ -1,21 +1,28 @@
 """The networks' configurations: ours -> a Hugging Face config.json, and back.
 
-minisd implements Stable Diffusion 1.x alone. An option with any other value is refused here, by
-name: a network built without it would load the weights and draw nonsense.
+Every `from_hf` raises InputError, one line that names the key, unless all of the file describes a
+network of Stable Diffusion 1.x.
 """
 
+import re
 from dataclasses import fields
 
-from ..errors import InputError
+from ..errors import quote
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
-
-
-def require(hf: dict, what: str, **values) -> None:
-    """InputError unless every named option that `hf` sets has Stable Diffusion 1.x's value."""
-    for name, value in values.items():
-        if hf.get(name) not in (None, value):
-            found = f"{name} is {hf[name]!r}, not {value!r}"
-            raise InputError(f"this {what} is not of Stable Diffusion 1.x: {found}")
+from .options import (
+    AUTOENCODER,
+    CLIP,
+    TEXT,
+    UNET,
+    VISION,
+    Keys,
+    entries,
+    read,
+    refuse,
+    require,
+    require_parts,
+    single,
+)
 
 
 def pick(config, *names: str) -> dict:
@@ -29,50 +36,72 @@ def build(config: type, hf: dict):
     return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-UNET_OPTIONS = {
-    "norm_eps": 1e-5,
-    "act_fn": "silu",
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "downsample_padding": 1,
-    "center_input_sample": False,
-}
+def unet_blocks(attends) -> dict:
+    """Which blocks there are, where `attends` says which levels have cross-attention."""
+    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends]
+    up = [name.replace("Down", "Up") for name in reversed(down)]
+    return {"down_block_types": down, "up_block_types": up}
 
 
 def unet_to_hf(config: UNetConfig) -> dict:
-    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.cross_attention]
+    blocks = unet_blocks(config.cross_attention)
     return {
         "_class_name": "UNet2DConditionModel",
         **pick(config, "sample_size", "in_channels", "out_channels"),
-        "down_block_types": down,
+        "down_block_types": blocks["down_block_types"],
         "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "up_block_types": [name.replace("Down", "Up") for name in reversed(down)],
+        "up_block_types": blocks["up_block_types"],
         **pick(config, "block_out_channels", "layers_per_block", "cross_attention_dim"),
-        "attention_head_dim": config.num_heads,  # in SD 1.x configs this is the number of heads
+        "attention_head_dim": config.num_heads,
         **pick(config, "norm_num_groups"),
-        **UNET_OPTIONS,
+        "norm_eps": 1e-5,
+        "act_fn": "silu",
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "downsample_padding": 1,
+        "center_input_sample": False,
     }
 
 
+# Of these keys, a file may give a list with an entry for each level
+PER_LEVEL = ["attention_head_dim", "cross_attention_dim", "layers_per_block"]
+PER_LEVEL += ["only_cross_attention", "transformer_layers_per_block"]
+
+
 def unet_from_hf(hf: dict) -> UNetConfig:
-    require(hf, "U-Net", **UNET_OPTIONS, use_linear_projection=False, class_embed_type=None)
-    require(hf, "U-Net", dual_cross_attention=False, only_cross_attention=False)
-    require(hf, "U-Net", transformer_layers_per_block=1, resnet_time_scale_shift="default")
-    require(hf, "U-Net", addition_embed_type=None)
-    attends = tuple(name.startswith("CrossAttn") for name in hf["down_block_types"])
-    heads = hf.get("num_attention_heads") or hf["attention_head_dim"]
-    return build(UNetConfig, {**hf, "cross_attention": attends, "num_heads": heads})
+    hf = UNET.sizes | unet_blocks((True, True, True, False)) | hf  # diffusers' defaults
+    widths, down = entries(hf["block_out_channels"]), entries(hf["down_block_types"])
+    levels = len(widths)
+    attends = tuple(name == "CrossAttnDownBlock2D" for name in (down + [None] * levels)[:levels])
+    blocks = {key: [names] for key, names in unet_blocks(attends).items()}
+    counts = dict.fromkeys(PER_LEVEL, levels) | {"sample_size": 2}  # height and width
+    hf = {key: single(v, counts[key]) if key in counts else v for key, v in hf.items()}
+    hf = read(UNET, hf, **blocks)
+
+    with_heads = [width for width, a in zip(widths, attends, strict=True) if a]
+    require_parts(hf, UNET, "norm_num_groups", widths)
+    require_parts(hf, UNET, "attention_head_dim", [*with_heads, widths[-1]])
+    if widths[0] % 2:  # half of a timestep's features are cosines
+        refuse(UNET.network, f"block_out_channels[0] is {widths[0]}, not even")
+    # Before 0.9 diffusers wrote 32 for Stable Diffusion's 64; its pipeline still puts that right
+    if re.match(r"0\.[0-8]\b", str(hf.get("_diffusers_version"))):
+        hf["sample_size"] = max(hf["sample_size"], 64)
+    ours = {"cross_attention": attends, "num_heads": hf["attention_head_dim"]}
+    return build(UNetConfig, hf | ours)
+
+
+def autoencoder_blocks(levels: int) -> dict:
+    down, up = ["DownEncoderBlock2D"] * levels, ["UpDecoderBlock2D"] * levels
+    return {"down_block_types": down, "up_block_types": up}
 
 
 def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
     """sample_size: the size of the pictures it was trained on, in pixels."""
-    levels = len(config.block_out_channels)
     return {
         "_class_name": "AutoencoderKL",
         "in_channels": config.in_channels,
         "out_channels": config.in_channels,
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        **autoencoder_blocks(len(config.block_out_channels)),
         **pick(config, "block_out_channels", "layers_per_block"),
         **pick(config, "latent_channels", "norm_num_groups"),
         "act_fn": "silu",
@@ -82,30 +111,12 @@ def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
 
 
 def autoencoder_from_hf(hf: dict) -> AutoencoderConfig:
-    require(hf, "autoencoder", act_fn="silu", use_quant_conv=True, mid_block_add_attention=True)
-    require(hf, "autoencoder", shift_factor=None)
-    # Stable Diffusion 1.x's own files omit the scaling factor
-    return build(AutoencoderConfig, {"scaling_factor": 0.18215, **hf})
-
-
-# The defaults of transformers; its version 4 leaves values that equal them out of config.json
-TEXT_DEFAULTS = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "eos_token_id": 49407,
-}
-VISION_DEFAULTS = {
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
+    hf = AUTOENCODER.sizes | autoencoder_blocks(1) | hf  # diffusers' defaults
+    levels = len(entries(hf["block_out_channels"]))
+    hf = read(AUTOENCODER, hf, **{k: [names] for k, names in autoencoder_blocks(levels).items()})
+    require(hf, AUTOENCODER.network, out_channels=[hf["in_channels"]])
+    require_parts(hf, AUTOENCODER, "norm_num_groups", hf["block_out_channels"])
+    return build(AutoencoderConfig, hf)
 
 
 def tower_to_hf(config: TextConfig | VisionConfig) -> dict:
@@ -118,14 +129,12 @@ def tower_to_hf(config: TextConfig | VisionConfig) -> dict:
     }
 
 
-def tower_from_hf(hf: dict) -> dict:
-    """`hf` plus the fields that both towers share, under our names."""
-    require(hf, "CLIP tower", layer_norm_eps=1e-5)
-    if hf.get("hidden_act") != "gelu":
-        require(hf, "CLIP tower", hidden_act="quick_gelu")
-    act = hf.get("hidden_act") or "quick_gelu"
+def tower_from_hf(keys: Keys, hf: dict) -> dict:
+    """`hf` in full, and the fields that both towers share, under our names."""
+    hf = read(keys, hf)
+    require_parts(hf, keys, "num_attention_heads", [hf["hidden_size"]])
     ours = {"num_layers": hf["num_hidden_layers"], "num_heads": hf["num_attention_heads"]}
-    return {**hf, **ours, "hidden_act": act}
+    return {"hidden_act": "quick_gelu", **hf, **ours}
 
 
 def text_to_hf(config: TextConfig) -> dict:
@@ -142,7 +151,7 @@ def text_to_hf(config: TextConfig) -> dict:
 
 
 def text_from_hf(hf: dict) -> TextConfig:
-    hf = tower_from_hf(TEXT_DEFAULTS | hf)
+    hf = tower_from_hf(TEXT, hf)
     # OpenAI's configs say 2, wrongly: the end of text is the last entry of the vocabulary
     end = hf["vocab_size"] - 1 if hf["eos_token_id"] == 2 else hf["eos_token_id"]
     return build(TextConfig, {**hf, "end_id": end, "max_length": hf["max_position_embeddings"]})
@@ -166,6 +175,11 @@ def clip_to_hf(config: CLIPConfig) -> dict:
 
 
 def clip_from_hf(hf: dict) -> CLIPConfig:
-    text = text_from_hf(hf["text_config"])
-    vision = build(VisionConfig, tower_from_hf(VISION_DEFAULTS | hf["vision_config"]))
-    return CLIPConfig(text, vision, hf.get("projection_dim", 512))
+    hf = read(CLIP, hf)
+    text, vision = ({} if hf.get(k) is None else hf[k] for k in ("text_config", "vision_config"))
+    for key, tower in {"text_config": text, "vision_config": vision}.items():
+        if not isinstance(tower, dict):
+            refuse(CLIP.network, f"{key} is {quote(tower)}, not an object")
+    vision = tower_from_hf(VISION, vision)
+    require_parts(vision, VISION, "patch_size", [vision["image_size"]])
+    return CLIPConfig(text_from_hf(text), build(VisionConfig, vision), hf["projection_dim"])

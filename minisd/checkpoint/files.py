@@ -1,15 +1,16 @@
 """Reading and writing JSON, text and safetensors, with one line for a damaged file."""
 
 import json
-import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, quote, shorten
 from ..files import open_atomically
 
 
@@ -18,15 +19,24 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-def read_text(path: Path) -> str:
-    """InputError if the file is missing or is not UTF-8."""
-    if not path.exists():
-        hint = f"is {path.parent} part of a diffusers pipeline directory?"
-        raise InputError(f"{path} is missing; {hint}")
+@contextmanager
+def blame(path: Path) -> Iterator[None]:
+    """InputError for whatever goes wrong in reading the file at `path`."""
     try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        hint = f"is {path.parent} part of a diffusers pipeline directory?"
+        raise InputError(f"{path} is missing; {hint}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged: {shorten(str(error), 200)}") from error
+
+
+def read_text(path: Path) -> str:
+    """InputError if the file is missing, cannot be read or is not UTF-8."""
+    with blame(path):
         return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def write_json(path: Path, content: dict, indent: int = 2) -> None:
@@ -36,10 +46,8 @@ def write_json(path: Path, content: dict, indent: int = 2) -> None:
 def read_json(path: Path) -> dict:
     """InputError if the file is missing or does not hold a JSON object."""
     text = read_text(path)
-    try:
+    with blame(path):
         content = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} is damaged: it does not hold a JSON object")
     return content
@@ -54,6 +62,19 @@ def save_model(file: str, to_hf: Callable, folder: Path, model, dtype=None, rena
         stream.write(save(state, metadata={"format": "pt"}))
 
 
+def find_weights(path: Path) -> Path:
+    """The file of weights at `path`, or the one in half precision beside it."""
+    half = path.with_suffix(".fp16.safetensors")
+    found = [file for file in (path, half) if file.exists()]
+    if not found and any(path.parent.glob("*.index*.json")):
+        whole = 'write one file with diffusers: save_pretrained(..., max_shard_size="100GB")'
+        raise InputError(f"{path} is missing, and minisd does not read weights in parts; {whole}")
+    if not found:
+        convert = "diffusers' save_pretrained writes one from other formats"
+        raise InputError(f"{path} is missing; minisd reads safetensors files only; {convert}")
+    return found[0]
+
+
 def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=dict) -> nn.Module:
     """The network that config.json describes, with the weights in `file`, as float32.
 
@@ -64,24 +85,23 @@ def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=d
     hf = read_json(path)
     try:
         config = from_hf(hf)
-    except KeyError as error:
-        raise InputError(f"{path} is damaged: it lacks {error}") from error
-    except (InputError, TypeError, AttributeError) as error:
+    except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    try:
+    with torch.device("meta"):  # shapes only, without the time and memory that first values take
         network = model(config)
-    except (ValueError, TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: {error}") from error
-    path = folder / file
-    if not path.exists():
-        raise InputError(f"{path} is missing; minisd reads safetensors files only")
-    try:
+    path = find_weights(folder / file)
+    with blame(path):
         state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    state = rename(state)
+    if strange := [name for name, value in state.items() if not value.is_floating_point()]:
+        raise InputError(f"{path} is damaged: {quote(strange[0])} is not of floating-point numbers")
+    state = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     try:
-        network.load_state_dict(rename(state))  # which casts to the float32 of the network
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        first = textwrap.shorten(str(error).splitlines()[1], 200, placeholder=" ...")
+        first = shorten(str(error).splitlines()[1].strip(), 200)
         raise InputError(f"{path} does not fit its config.json: {first}") from error
+    for name, weight in network.state_dict().items():
+        if not all(end.isfinite() for end in weight.aminmax()):
+            raise InputError(f"{path} is damaged: {name} has numbers that are not finite")
     return network.eval()

@@ -30,6 +30,6 @@ def autoencoder_keys_from_hf(state: State) -> State:
         parent, _, name = head.rpartition(".")
         if name in OLD_ATTENTION:
             key = f"{parent}.{OLD_ATTENTION[name]}.{last}"
-            value = value.flatten(1) if last == "weight" else value  # once 1x1 convolutions
+            value = value[:, :, 0, 0] if value.dim() == 4 else value  # once 1x1 convolutions
         renamed[key] = value
     return renamed

@@ -83,6 +83,27 @@ def test_half_precision_files_load_as_float32(name, tmp_path):
     assert_close(load(tmp_path / "ours").state_dict(), ours.state_dict(), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_files_called_fp16_are_read_where_the_plain_one_is_missing(name, tmp_path):
+    make, _, _, _, load, call = MODELS[name]
+    theirs = make().half()
+    theirs.save_pretrained(tmp_path, variant="fp16")
+    assert [file.suffixes for file in tmp_path.glob("*.safetensors")] == [[".fp16", ".safetensors"]]
+    assert_close(call(load(tmp_path)), call(theirs.float()), atol=1e-5, rtol=1e-4)
+    other = reference.randomise(make(), seed=9)
+    other.save_pretrained(tmp_path)  # the plain file, which diffusers prefers
+    assert_close(call(load(tmp_path)), call(other), atol=1e-5, rtol=1e-4)
+
+
+def test_loading_draws_no_random_numbers(folder):
+    """First values that the file replaces would take longer than the file."""
+    before = torch.get_rng_state()
+    network = load_unet(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.requires_grad and not p.is_meta for p in network.parameters())
+
+
 # One way to write a file
 
 
@@ -146,7 +167,10 @@ def one_line(folder):
 
 def test_a_missing_config_is_named(folder):
     (folder / "config.json").unlink()
-    assert "config.json is missing" in one_line(folder)
+    line = (
+        f"{folder / 'config.json'} is missing; is {folder} part of a diffusers pipeline directory?"
+    )
+    assert one_line(folder) == line
 
 
 def test_a_damaged_config_is_named(folder):
@@ -158,6 +182,16 @@ def test_missing_weights_are_named_and_pickles_are_not_read(folder):
     weights = folder / checkpoint.DIFFUSERS
     weights.rename(folder / "diffusion_pytorch_model.bin")
     assert f"{weights} is missing; minisd reads safetensors files only" in one_line(folder)
+
+
+def test_weights_in_parts_are_refused(folder):
+    theirs = reference.unet((8, 16), (True, True), 1)
+    (folder / checkpoint.DIFFUSERS).unlink()
+    theirs.save_pretrained(folder, max_shard_size="50KB")
+    assert one_line(folder) == (
+        f"{folder / checkpoint.DIFFUSERS} is missing, and minisd does not read weights in parts; "
+        'write one file with diffusers: save_pretrained(..., max_shard_size="100GB")'
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
@@ -176,6 +210,54 @@ def test_weights_of_another_model_do_not_fit(folder):
 def test_a_missing_weight_is_named(folder):
     rewrite(folder, lambda state: {k: v for k, v in state.items() if k != "conv_in.bias"})
     assert "conv_in.bias" in one_line(folder)
+
+
+def test_a_weight_too_many_is_named(folder):
+    rewrite(folder, lambda state: state | {"class_embedding.weight": torch.ones(2)})
+    assert 'Unexpected key(s) in state_dict: "class_embedding.weight"' in one_line(folder)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_weights_that_are_not_finite_are_named(folder, number, dtype):
+    def spoil(state):
+        state["conv_out.weight"][2, 3, 1, 1] = float(number)
+        return {key: value.to(dtype) for key, value in state.items()}
+
+    rewrite(folder, spoil)
+    line = f"{folder / checkpoint.DIFFUSERS} is damaged: conv_out.weight has numbers that are not"
+    assert one_line(folder) == f"{line} finite"
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64], ids=str)
+def test_weights_are_floating_point_numbers(folder, dtype):
+    rewrite(folder, lambda state: state | {"conv_in.bias": state["conv_in.bias"].to(dtype)})
+    line = f"{folder / checkpoint.DIFFUSERS} is damaged: 'conv_in.bias' is not of floating-point"
+    assert one_line(folder) == f"{line} numbers"
+
+
+@pytest.mark.parametrize("file", ["config.json", checkpoint.DIFFUSERS])
+def test_a_folder_in_place_of_a_file_cannot_be_read(folder, file):
+    (folder / file).unlink()
+    (folder / file).mkdir()
+    assert one_line(folder).startswith(f"{folder / file} cannot be read: ")
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"in_channels": 1' + "0" * 5000 + "}"])
+def test_what_is_not_json_is_damaged(folder, text):
+    path = folder / "config.json"
+    path.write_text(text)
+    line = one_line(folder)
+    assert line.startswith(f"{path} is damaged: ") and len(line) < len(str(path)) + 250
+
+
+def test_a_wrong_configuration_is_named_with_its_file(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"in_channels": 0}))
+    assert one_line(folder) == (
+        f"{path}: this U-Net is not of Stable Diffusion 1.x: in_channels is 0, "
+        "not a whole number from 1 to 65535"
+    )
 
 
 def test_a_bug_of_ours_is_not_blamed_on_the_file(folder):

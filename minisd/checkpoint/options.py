@@ -1,0 +1,238 @@
+"""What a config.json may hold: every key that diffusers 0.42 and transformers 4 and 5 write.
+
+Any other key or value is refused by name: a network built without it would load the weights and
+draw something else.
+"""
+
+from dataclasses import dataclass
+
+from ..errors import InputError, quote
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one network's file.
+
+    sizes: numbers that are read, with the reference's defaults for what a file leaves out; options:
+    the values that minisd supports, the default first; free: what matters in training alone, or
+    only together with an option that is not supported.
+    """
+
+    network: str
+    sizes: dict
+    options: dict
+    free: str
+
+
+UNET = Keys(
+    "U-Net",
+    sizes={
+        "block_out_channels": [320, 640, 1280, 1280],
+        "sample_size": None,  # which must be given
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 2,
+        "cross_attention_dim": 1280,
+        "attention_head_dim": 8,  # in SD 1.x configs this is the number of heads
+        "norm_num_groups": 32,
+    },
+    options={
+        "_class_name": ["UNet2DConditionModel"],
+        "act_fn": ["silu", "swish"],  # two names of one function
+        "addition_embed_type": [None],
+        "attention_type": ["default"],
+        "center_input_sample": [False],
+        "class_embed_type": [None],
+        "class_embeddings_concat": [False],
+        "conv_in_kernel": [3],
+        "conv_out_kernel": [3],
+        "downsample_padding": [1],
+        "dual_cross_attention": [False],
+        "encoder_hid_dim": [None],
+        "encoder_hid_dim_type": [None],
+        "flip_sin_to_cos": [True],
+        "freq_shift": [0],
+        "mid_block_scale_factor": [1],
+        "mid_block_type": ["UNetMidBlock2DCrossAttn"],
+        "norm_eps": [1e-5],
+        "num_attention_heads": [None],
+        "num_class_embeds": [None],
+        "only_cross_attention": [False],
+        "resnet_time_scale_shift": ["default"],
+        "reverse_transformer_layers_per_block": [None],
+        "time_cond_proj_dim": [None],
+        "time_embedding_act_fn": [None],
+        "time_embedding_dim": [None],
+        "time_embedding_type": ["positional"],
+        "timestep_post_act": [None],
+        "transformer_layers_per_block": [1],
+        "use_linear_projection": [False],
+    },
+    free="""
+        addition_embed_type_num_heads addition_time_embed_dim cross_attention_norm dropout
+        mid_block_only_cross_attention projection_class_embeddings_input_dim resnet_out_scale_factor
+        resnet_skip_time_act upcast_attention
+    """,
+)
+
+AUTOENCODER = Keys(
+    "autoencoder",
+    sizes={
+        "block_out_channels": [64],
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 32,
+        "scaling_factor": 0.18215,  # Stable Diffusion 1.x's own files omit it
+    },
+    options={
+        "_class_name": ["AutoencoderKL"],
+        "act_fn": ["silu", "swish"],
+        "latents_mean": [None],
+        "latents_std": [None],
+        "mid_block_add_attention": [True],
+        "shift_factor": [None],
+        "use_post_quant_conv": [True],
+        "use_quant_conv": [True],
+    },
+    free="force_upcast sample_size",
+)
+
+# CLIP and its towers share what transformers writes into every file
+TOWER_OPTIONS = {
+    "hidden_act": ["quick_gelu", "gelu"],
+    "layer_norm_eps": [1e-5],
+    "per_layer_config": [None],
+    "pruned_heads": [{}, None],
+    "tie_last_hidden_states": [None],
+}
+TRANSFORMERS_FREE = """
+    add_cross_attention architectures attention_dropout bad_words_ids begin_suppress_tokens
+    bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    diversity_penalty do_sample dropout dtype early_stopping encoder_no_repeat_ngram_size
+    eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
+    forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range
+    is_decoder is_encoder_decoder label2id length_penalty logit_scale_init_value max_length
+    min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
+    output_attentions output_hidden_states output_scores pad_token_id prefix problem_type
+    projection_dim remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+    sep_token_id suppress_tokens task_specific_params temperature text_config tf_legacy_loss
+    tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
+    transformers_version typical_p use_bfloat16 vision_config
+"""
+
+TEXT = Keys(
+    "text tower",
+    sizes={
+        "vocab_size": 49408,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 77,
+        "eos_token_id": 49407,
+    },
+    options={"model_type": ["clip_text_model"], **TOWER_OPTIONS},
+    free=TRANSFORMERS_FREE,
+)
+
+VISION = Keys(
+    "vision tower",
+    sizes={
+        "image_size": 224,
+        "patch_size": 32,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    options={"model_type": ["clip_vision_model"], "num_channels": [3], **TOWER_OPTIONS},
+    free=TRANSFORMERS_FREE,
+)
+
+CLIP = Keys(
+    "CLIP",
+    sizes={"projection_dim": 512},
+    options={"model_type": ["clip"], "text_config_dict": [None], "vision_config_dict": [None]},
+    free=TRANSFORMERS_FREE,
+)
+
+# The whole numbers that a size may be: more would take hours to build or to draw
+RANGES = {
+    "sample_size": range(1, 1025),
+    "layers_per_block": range(1, 101),
+    "num_hidden_layers": range(1, 101),
+    "vocab_size": range(1, 2**20),
+    "eos_token_id": range(2**20),
+}
+WHOLE = range(1, 2**16)  # all others
+FACTORS = 1e-6, 1e6
+LEVELS = range(1, 17)
+
+
+def refuse(network: str, found: str):
+    raise InputError(f"this {network} is not of Stable Diffusion 1.x: {found}")
+
+
+def read(keys: Keys, hf: dict, **options) -> dict:
+    """`hf` with the defaults of what it leaves out; `options` are required besides keys.options.
+
+    InputError for a key or value that minisd does not support.
+    """
+    hf = keys.sizes | {key: list(v) if isinstance(v, tuple) else v for key, v in hf.items()}
+    known = {*keys.sizes, *keys.options, *options, *keys.free.split()}
+    for key, value in hf.items():
+        if key not in known and not key.startswith("_"):
+            refuse(keys.network, f"minisd does not know {quote(key)}, here {quote(value)}")
+    for key, default in keys.sizes.items():
+        require_size(hf[key], keys.network, key, default)
+    require(hf, keys.network, **keys.options, **options)
+    return hf
+
+
+def require(hf: dict, network: str, **options) -> None:
+    """InputError unless every option that `hf` sets has one of the values given for it."""
+    for key, supported in options.items():
+        value = hf.get(key, supported[0])
+        same = [isinstance(v, bool) == isinstance(value, bool) for v in supported if v == value]
+        if not any(same):  # Python takes True for 1
+            right = " or ".join(map(quote, supported))
+            refuse(network, f"{key} is {quote(value)}, not {right}")
+
+
+def require_size(value, network: str, key: str, default) -> None:
+    """InputError unless the value is of the default's type, and in range."""
+    numbers = RANGES.get(key, WHOLE)
+    if isinstance(default, float):
+        right = f"a number from {FACTORS[0]:f} to {FACTORS[1]:.0f}"
+        fits = type(value) in (int, float) and FACTORS[0] <= value <= FACTORS[1]
+    elif isinstance(default, list):
+        right = f"a list of {LEVELS[0]} to {LEVELS[-1]} entries"
+        fits = isinstance(value, list) and len(value) in LEVELS
+    else:
+        right = f"a whole number from {numbers[0]} to {numbers[-1]}"
+        fits = type(value) is int and value in numbers  # True is an int to Python
+    if not fits:
+        refuse(network, f"{key} is {quote(value)}, not {right}")
+    if isinstance(default, list):
+        for i, entry in enumerate(value):
+            require_size(entry, network, f"{key}[{i}]", default[0])
+
+
+def require_parts(hf: dict, keys: Keys, key: str, widths: list[int]) -> None:
+    """InputError unless hf[key] divides every width."""
+    for width in widths:
+        if width % hf[key]:
+            refuse(keys.network, f"{key} is {hf[key]}, which does not divide {width}")
+
+
+def entries(value) -> list:
+    """The entries of a list, none of anything else."""
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def single(value, count: int):
+    """The one value of a list of `count` equal entries; anything else as it is."""
+    first, *others = entries(value) or [value]
+    return first if len(others) == count - 1 and all(v == first for v in others) else value
