@@ -252,11 +252,13 @@ class StableDiffusion:
         """Write a diffusers pipeline directory, with minisd.json and, if there is CLIP, `clip/`.
 
         dtype: of all networks on disk but the text encoder, which stays float32, because
-        transformers computes in the type in which it is stored.
+        transformers computes in the type in which it is stored. A checkpoint that was there is
+        replaced; if that is cut short, what is left is refused at loading.
         """
         directory, schedule = Path(directory), vars(self.schedule.config)
         # first, as diffusers has no words for some schedules
         checkpoint.save_scheduler(directory / "scheduler", schedule, self.sampler)
+        checkpoint.clear(directory)
         checkpoint.save_unet(directory / "unet", self.unet, dtype)
         size = self.unet.config.sample_size * self.autoencoder.config.downscale
         checkpoint.save_autoencoder(directory / "vae", self.autoencoder, dtype, sample_size=size)

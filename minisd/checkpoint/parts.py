@@ -1,5 +1,6 @@
 """The parts of a pipeline: model_index.json, which names them, and whether they fit one another."""
 
+import shutil
 from operator import eq, ge
 from pathlib import Path
 
@@ -20,6 +21,12 @@ INDEX = Keys(
     },
     free="feature_extractor image_encoder requires_safety_checker safety_checker scheduler",
 )
+
+
+def clear(directory: Path) -> None:
+    """Before anything else is written: a save that is cut short must not pass for a checkpoint."""
+    (directory / "model_index.json").unlink(missing_ok=True)
+    shutil.rmtree(directory / "clip", ignore_errors=True)  # the one part that may be left out
 
 
 def save_index(directory: Path, sampler: str) -> None:

@@ -164,3 +164,25 @@ def test_other_pipelines_are_refused(tiny_weights, tmp_path, key, value, line):
         StableDiffusion.from_pretrained(folder)
     what = "this pipeline is not of Stable Diffusion 1.x"
     assert str(error.value) == f"{path}: {what}: {line}"
+
+
+def test_a_save_that_is_cut_short_passes_for_no_checkpoint(tmp_path, monkeypatch):
+    pipe = StableDiffusion.from_pretrained()
+    pipe.save_pretrained(tmp_path)
+    monkeypatch.setattr("minisd.checkpoint.save_tokenizer", fail)
+    with pytest.raises(OSError):
+        pipe.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        StableDiffusion.from_pretrained(tmp_path)
+
+
+def fail(*_):
+    raise OSError("the disk is full")
+
+
+def test_a_clip_of_another_pipeline_is_not_left_behind(tmp_path):
+    pipe = StableDiffusion.from_pretrained()
+    pipe.save_pretrained(tmp_path)
+    pipe.clip = None
+    pipe.save_pretrained(tmp_path)
+    assert StableDiffusion.from_pretrained(tmp_path).clip is None
