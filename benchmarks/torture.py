@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 import tempfile
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -142,14 +143,17 @@ STRANGE += ["\u200d", "\ufeff", "e\u0301", "\u00e9", "\u0130", "\u1e9e", "\u0644
 STRANGE += ["\U0001f469\u200d\U0001f680", "\u00bd", "\x00", "\n", "\t", "\u3000", "\x1b[31m"]
 PLANES = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x600), (0x900, 0xE00), (0x2000, 0x2C00)]
 PLANES += [(0x3040, 0x9FFF), (0x1F300, 0x1FAFF), (0, 0x20), (0xD800, 0xDFFF)]
+ALPHABETS = [  # without what is a letter in one version of Unicode and nothing in an earlier one
+    [c for c in map(chr, range(*plane)) if unicodedata.category(c) != "Cn"] for plane in PLANES
+]
 
 
 def prompt_of(r: random.Random) -> str:
     """Words, symbols and characters of any kind; now and then thousands of them."""
     parts = []
     for _ in range(r.choice([0, 1, 2, 5, 10, 40, r.choice([40, 3000])])):
-        low, high = r.choice(PLANES[: r.choice([1, 4, 8, 8, len(PLANES)])])
-        letters = "".join(chr(r.randrange(low, high)) for _ in range(r.randrange(1, 8)))
+        alphabet = r.choice(ALPHABETS[: r.choice([1, 4, 8, 8, len(ALPHABETS)])])
+        letters = "".join(r.choices(alphabet, k=r.randrange(1, 8)))
         parts.append(r.choice([r.choice(CAPTION), r.choice(STRANGE), letters]))
     return r.choice([" ", " ", "", "  "]).join(parts)
 
