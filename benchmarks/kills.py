@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from minisd import data
 from minisd.call import to_pil
@@ -79,17 +80,19 @@ class Kills:
             self.folder = Path(folder)
             (self.folder / "train.py").write_text(COMMAND)
             self.make_pictures()
-            chain = 0
-            while sum(counts.values()) < kills:
+            chain, bar = 0, tqdm(total=kills, desc="kills")
+            while bar.n < kills:
                 processes, out = 1 + chain % 2, self.folder / f"run{chain}"
-                left = min(kills - sum(counts.values()), self.random.randint(1, 8))
+                left = min(kills - bar.n, self.random.randint(1, 12))
                 found = [self.kill(out, processes) for _ in range(left)]
                 ended = self.finish(out, processes)
                 found = [ended if kill == self.same else kill for kill in found]
                 for number, said in enumerate(found):
                     case = f"run {chain}, {processes} processes, kill {number}"
                     counts[self.tell(said, case)] += 1
+                    bar.update()
                 chain += 1
+            bar.close()
         return counts
 
     def make_pictures(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
+from tqdm import tqdm
 
 from benchmarks.damage import change_config, change_weights
 from benchmarks.kills import Kills
@@ -122,7 +123,7 @@ def damaged(make: Callable, count: int, name: str, seed: int, tell: Callable) ->
     with tempfile.TemporaryDirectory() as folder:
         weights = shutil.copytree(SHIPPED / "weights", Path(folder) / "weights")
         original = theirs(weights)
-        for number in range(count):
+        for number in tqdm(range(count), desc=name):
             case = make(random.Random(f"{name} {number} {seed}"), weights)
             file = weights / case.file
             before = file.read_bytes()
@@ -162,7 +163,7 @@ def prompts(count: int, seed: int, tell: Callable) -> Counter:
     """Ids and notes of each prompt by itself; then pictures, of many at once."""
     counts, drawn = Counter(), []
     pipe, reference = StableDiffusion.from_pretrained(), their_pipeline(SHIPPED / "weights")
-    for number in range(count):
+    for number in tqdm(range(count), desc="prompts"):
         prompt = prompt_of(random.Random(f"prompts {number} {seed}"))
         case = f"prompts {number}: {prompt[:60]!r}"
         with warnings.catch_warnings(record=True) as notes:
