@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from .call import (
     Output,
     SamplingDefaults,
     check_generator,
-    check_number,
     check_options,
     check_prompts,
     check_tensor,
@@ -32,7 +30,7 @@ from .diffusion import (
     draw_noise,
     sample,
 )
-from .errors import InputError, quote, shorten, warn
+from .errors import InputError, check_choice, check_number, located, quote, shorten, warn
 from .files import SHIPPED
 from .machine import pick_device
 from .models import CLIP, Autoencoder, TextEncoder, UNet
@@ -148,9 +146,8 @@ class StableDiffusion:
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        if dtype is not None and dtype not in DTYPES:
-            known = ", ".join(map(str, DTYPES))
-            raise InputError(f"dtype must be one of {known}, not {quote(dtype)}")
+        if dtype is not None:
+            check_choice("dtype", dtype, DTYPES)
         device = self.device if device is None else pick_device(device)
         for network in self.networks:
             network.to(device, dtype)
@@ -169,7 +166,7 @@ class StableDiffusion:
             context = prompts.to(self.device, self.dtype)
         else:
             prompts, skip = check_texts("prompt", prompts), 0 if clip_skip is None else clip_skip
-            check_number("clip_skip", skip, 0, len(self.text_encoder.encoder.layers), Integral)
+            check_number("clip_skip", skip, 0, len(self.text_encoder.encoder.layers), whole=True)
             self.tell_of_words(prompts)
             context = self.text_encoder(self.tokenizer(prompts).to(self.device), skip)
         return context.repeat_interleave(num_images_per_prompt, dim=0)
@@ -192,7 +189,7 @@ class StableDiffusion:
         f, channels = self.autoencoder.config.downscale, self.unet.config.in_channels
         size = [pixels or self.unet.config.sample_size * f for pixels in (height, width)]
         for name, pixels in zip(("height", "width"), size):
-            check_number(name, pixels, kind=Integral)
+            check_number(name, pixels, whole=True)
         least = max(8, f)  # diffusers asks for multiples of 8 even where f is 4
         if any(pixels < 1 or pixels % least for pixels in size):
             asked = "x".join(map(str, size))
@@ -288,18 +285,13 @@ class StableDiffusion:
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")
         checkpoint.check_index(directory)
         config, sampler = checkpoint.load_scheduler(directory / "scheduler")
-        try:
+        with located(directory / "scheduler" / "scheduler_config.json"):
             schedule = NoiseSchedule(ScheduleConfig(**config))
-        except InputError as error:
-            path = directory / "scheduler" / "scheduler_config.json"
-            raise InputError(f"{path}: {error}") from error
         sampling, data = checkpoint.load_sampling(directory, vars(SamplingDefaults()))
-        try:
+        with located(directory / "minisd.json"):
             defaults = SamplingDefaults(**sampling)
             if sampling:  # InputError if the sampler cannot take that many steps
                 SAMPLERS[sampler].pairs(schedule, defaults.num_inference_steps)
-        except InputError as error:
-            raise InputError(f"{directory / 'minisd.json'}: {error}") from error
         pipe = cls(
             checkpoint.load_tokenizer(directory / "tokenizer"),
             checkpoint.load_text_encoder(directory / "text_encoder"),

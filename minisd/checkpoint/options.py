@@ -4,9 +4,10 @@ Any other key or value is refused by name: a network built without it would load
 draw something else.
 """
 
+import json
 from dataclasses import dataclass
 
-from ..errors import InputError, quote
+from ..errors import InputError, check_number, quote, shorten
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,12 @@ class Keys:
     only together with an option that is not supported.
     """
 
-    network: str
     sizes: dict
     options: dict
     free: str
 
 
 UNET = Keys(
-    "U-Net",
     sizes={
         "block_out_channels": [320, 640, 1280, 1280],
         "sample_size": None,  # which must be given
@@ -76,7 +75,6 @@ UNET = Keys(
 )
 
 AUTOENCODER = Keys(
-    "autoencoder",
     sizes={
         "block_out_channels": [64],
         "in_channels": 3,
@@ -123,7 +121,6 @@ TRANSFORMERS_FREE = """
 """
 
 TEXT = Keys(
-    "text tower",
     sizes={
         "vocab_size": 49408,
         "hidden_size": 512,
@@ -138,7 +135,6 @@ TEXT = Keys(
 )
 
 VISION = Keys(
-    "vision tower",
     sizes={
         "image_size": 224,
         "patch_size": 32,
@@ -152,7 +148,6 @@ VISION = Keys(
 )
 
 CLIP = Keys(
-    "CLIP",
     sizes={"projection_dim": 512},
     options={"model_type": ["clip"], "text_config_dict": [None], "vision_config_dict": [None]},
     free=TRANSFORMERS_FREE,
@@ -160,19 +155,15 @@ CLIP = Keys(
 
 # The whole numbers that a size may be: more would take hours to build or to draw
 RANGES = {
-    "sample_size": range(1, 1025),
-    "layers_per_block": range(1, 101),
-    "num_hidden_layers": range(1, 101),
-    "vocab_size": range(1, 2**20),
-    "eos_token_id": range(2**20),
+    "sample_size": (1, 1024),
+    "layers_per_block": (1, 100),
+    "num_hidden_layers": (1, 100),
+    "vocab_size": (1, 2**20),
+    "eos_token_id": (0, 2**20),
 }
-WHOLE = range(1, 2**16)  # all others
-FACTORS = 1e-6, 1e6
+WHOLE = 1, 2**16  # all others
+FACTORS = 1e-6, 10**6
 LEVELS = range(1, 17)
-
-
-def refuse(network: str, found: str):
-    raise InputError(f"this {network} is not of Stable Diffusion 1.x: {found}")
 
 
 def read(keys: Keys, hf: dict, **options) -> dict:
@@ -184,47 +175,41 @@ def read(keys: Keys, hf: dict, **options) -> dict:
     known = {*keys.sizes, *keys.options, *options, *keys.free.split()}
     for key, value in hf.items():
         if key not in known and not key.startswith("_"):
-            refuse(keys.network, f"minisd does not know {quote(key)}, here {quote(value)}")
+            raise InputError(f"minisd does not know {quote(key)}, here {quote(value)}")
     for key, default in keys.sizes.items():
-        require_size(hf[key], keys.network, key, default)
-    require(hf, keys.network, **keys.options, **options)
+        require_size(key, hf[key], default)
+    require(hf, keys.options | options)
     return hf
 
 
-def require(hf: dict, network: str, **options) -> None:
+def require(hf: dict, options: dict) -> None:
     """InputError unless every option that `hf` sets has one of the values given for it."""
     for key, supported in options.items():
         value = hf.get(key, supported[0])
-        same = [isinstance(v, bool) == isinstance(value, bool) for v in supported if v == value]
-        if not any(same):  # Python takes True for 1
+        if json.dumps(value) not in map(json.dumps, supported):  # where 1 is not True
             right = " or ".join(map(quote, supported))
-            refuse(network, f"{key} is {quote(value)}, not {right}")
+            raise InputError(f"{shorten(key)} is {quote(value)}; minisd supports {right}")
 
 
-def require_size(value, network: str, key: str, default) -> None:
+def require_size(key: str, value, default) -> None:
     """InputError unless the value is of the default's type, and in range."""
-    numbers = RANGES.get(key, WHOLE)
     if isinstance(default, float):
-        right = f"a number from {FACTORS[0]:f} to {FACTORS[1]:.0f}"
-        fits = type(value) in (int, float) and FACTORS[0] <= value <= FACTORS[1]
+        check_number(key, value, *FACTORS)
     elif isinstance(default, list):
-        right = f"a list of {LEVELS[0]} to {LEVELS[-1]} entries"
-        fits = isinstance(value, list) and len(value) in LEVELS
-    else:
-        right = f"a whole number from {numbers[0]} to {numbers[-1]}"
-        fits = type(value) is int and value in numbers  # True is an int to Python
-    if not fits:
-        refuse(network, f"{key} is {quote(value)}, not {right}")
-    if isinstance(default, list):
+        if not isinstance(value, list) or len(value) not in LEVELS:
+            right = f"a list of {LEVELS[0]} to {LEVELS[-1]} entries"
+            raise InputError(f"{key} must be {right}, not {quote(value)}")
         for i, entry in enumerate(value):
-            require_size(entry, network, f"{key}[{i}]", default[0])
+            require_size(f"{key}[{i}]", entry, default[0])
+    else:
+        check_number(key, value, *RANGES.get(key, WHOLE), whole=True)
 
 
-def require_parts(hf: dict, keys: Keys, key: str, widths: list[int]) -> None:
+def require_parts(hf: dict, key: str, widths: list[int]) -> None:
     """InputError unless hf[key] divides every width."""
     for width in widths:
         if width % hf[key]:
-            refuse(keys.network, f"{key} is {hf[key]}, which does not divide {width}")
+            raise InputError(f"{key} is {hf[key]}, which does not divide {width}")
 
 
 def entries(value) -> list:

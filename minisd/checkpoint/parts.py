@@ -3,13 +3,12 @@
 from operator import eq, ge
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, located
 from .files import read_json, write_json
 from .options import Keys, read
 from .schedulers import SAMPLER_CLASSES
 
 INDEX = Keys(
-    "pipeline",
     sizes={},
     options={
         "_class_name": ["StableDiffusionPipeline"],
@@ -40,10 +39,8 @@ def check_index(directory: Path) -> None:
     """InputError unless model_index.json names the parts of Stable Diffusion 1.x."""
     path = directory / "model_index.json"
     index = read_json(path)
-    try:
+    with located(f"{path} is not of Stable Diffusion 1.x"):
         read(INDEX, index)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def check_parts(directory: Path, tokenizer, text_encoder, unet, autoencoder, clip=None) -> None:

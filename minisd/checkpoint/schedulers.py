@@ -4,13 +4,12 @@ A key of the file is read (DEFAULTS), accepted at the values that ask for what m
 or of no effect, there or here; any other is refused by name.
 """
 
-import json
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError, quote
+from ..errors import check_choice, located, quote, warn
 from .files import read_json, write_json
+from .options import Keys, read
 
 BETA_SCHEDULES = {  # theirs -> ours
     "linear": "linear",
@@ -116,13 +115,8 @@ KNOWN = set().union(NO_EFFECT, DEFAULTS, ALWAYS, *(s.only for s in SCHEDULERS.va
 
 def check(path: Path, hf: dict, name: str, only: dict) -> None:
     """InputError for a key that is unknown, or has a value that minisd does not draw with."""
-    for key, value in hf.items():
-        if key not in KNOWN and not key.startswith("_"):
-            raise InputError(f"{path}: {quote(key)} is an option that minisd does not know")
-        values = (ALWAYS | only).get(key)
-        if values and json.dumps(value) not in map(json.dumps, values):  # 1 is not True here
-            supported = f"with {name}, minisd supports only {' or '.join(map(repr, values))}"
-            raise InputError(f"{path}: {key} is {quote(value)}; {supported}")
+    with located(f"{path}, {name}"):
+        read(Keys(sizes={}, options=ALWAYS | only, free=" ".join(KNOWN)), hf)
 
 
 def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
@@ -132,7 +126,7 @@ def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
     hf = {"_class_name": name, **config, "beta_schedule": theirs, "clip_sample": False}
     check(path, hf, name, SCHEDULERS[name].only)
     if config["steps_offset"] != 1 and config["timestep_spacing"] == "leading":
-        warnings.warn(f"steps_offset {config['steps_offset']} will be read as 1", stacklevel=3)
+        warn(f"steps_offset {config['steps_offset']} will be read as 1")
     write_json(path, hf)
 
 
@@ -144,14 +138,13 @@ def load_scheduler(folder: Path) -> tuple[dict, str]:
     path = folder / "scheduler_config.json"
     hf = read_json(path)
     name = class_name(folder.parent / "model_index.json", hf.get("_class_name"))
-    if name not in [*SCHEDULERS, *STAND_INS]:
-        names = ", ".join(SCHEDULERS)
-        raise InputError(f"{path}: the scheduler must be one of {names}, not {quote(name)}")
+    if name not in list(STAND_INS):
+        with located(path):
+            check_choice("the scheduler", name, SCHEDULERS)
     sampler, defaults, only = (SCHEDULERS | STAND_INS)[name]
     check(path, hf, name, only)
     if name in STAND_INS:
-        note = f"minisd has no {name}: it draws with {sampler} instead, and saves that"
-        warnings.warn(f"{path}: {note}", stacklevel=3)
+        warn(f"{path}: minisd has no {name}: it draws with {sampler} instead, and saves that")
     config = {**DEFAULTS, **defaults, **{k: v for k, v in hf.items() if k in DEFAULTS}}
     return {**config, "beta_schedule": BETA_SCHEDULES[config["beta_schedule"]]}, sampler
 
@@ -161,6 +154,5 @@ def class_name(index: Path, said) -> str:
     entry = read_json(index).get("scheduler") if index.exists() else None
     name = entry[-1] if isinstance(entry, list) and entry else said
     if said not in (None, name):
-        note = f"{quote(name)} counts, not {quote(said)} of scheduler_config.json"
-        warnings.warn(f"{index}: {note}", stacklevel=4)
+        warn(f"{index}: {quote(name)} counts, not {quote(said)} of scheduler_config.json")
     return name
