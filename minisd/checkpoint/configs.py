@@ -29,6 +29,11 @@ def pick(config, *names: str) -> dict:
     return {name: getattr(config, name) for name in names}
 
 
+def standard(keys: Keys, *names: str) -> dict:
+    """The named options, which have one value in Stable Diffusion 1.x."""
+    return {name: keys.options[name][0] for name in names}
+
+
 def build(config: type, hf: dict):
     """One of our configurations, from the entries that have the names of its fields."""
     values = {field.name: hf[field.name] for field in fields(config)}
@@ -45,20 +50,16 @@ def unet_blocks(attends) -> dict:
 def unet_to_hf(config: UNetConfig) -> dict:
     blocks = unet_blocks(config.cross_attention)
     return {
-        "_class_name": "UNet2DConditionModel",
+        **standard(UNET, "_class_name"),
         **pick(config, "sample_size", "in_channels", "out_channels"),
         "down_block_types": blocks["down_block_types"],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        **standard(UNET, "mid_block_type"),
         "up_block_types": blocks["up_block_types"],
         **pick(config, "block_out_channels", "layers_per_block", "cross_attention_dim"),
         "attention_head_dim": config.num_heads,
         **pick(config, "norm_num_groups"),
-        "norm_eps": 1e-5,
-        "act_fn": "silu",
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "downsample_padding": 1,
-        "center_input_sample": False,
+        **standard(UNET, "norm_eps", "act_fn", "flip_sin_to_cos", "freq_shift"),
+        **standard(UNET, "downsample_padding", "center_input_sample"),
     }
 
 
@@ -97,13 +98,13 @@ def autoencoder_blocks(levels: int) -> dict:
 def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
     """sample_size: the size of the pictures it was trained on, in pixels."""
     return {
-        "_class_name": "AutoencoderKL",
+        **standard(AUTOENCODER, "_class_name"),
         "in_channels": config.in_channels,
         "out_channels": config.in_channels,
         **autoencoder_blocks(len(config.block_out_channels)),
         **pick(config, "block_out_channels", "layers_per_block"),
         **pick(config, "latent_channels", "norm_num_groups"),
-        "act_fn": "silu",
+        **standard(AUTOENCODER, "act_fn"),
         "sample_size": sample_size,
         "scaling_factor": config.scaling_factor,
     }

@@ -24,6 +24,11 @@ class Keys:
     free: str
 
 
+def all_of(keys: str, value) -> dict:
+    """Options of which minisd supports one value, the reference's default."""
+    return {key: [value] for key in keys.split()}
+
+
 UNET = Keys(
     sizes={
         "block_out_channels": [320, 640, 1280, 1280],
@@ -38,34 +43,20 @@ UNET = Keys(
     options={
         "_class_name": ["UNet2DConditionModel"],
         "act_fn": ["silu", "swish"],  # two names of one function
-        "addition_embed_type": [None],
-        "attention_type": ["default"],
-        "center_input_sample": [False],
-        "class_embed_type": [None],
-        "class_embeddings_concat": [False],
-        "conv_in_kernel": [3],
-        "conv_out_kernel": [3],
-        "downsample_padding": [1],
-        "dual_cross_attention": [False],
-        "encoder_hid_dim": [None],
-        "encoder_hid_dim_type": [None],
-        "flip_sin_to_cos": [True],
-        "freq_shift": [0],
-        "mid_block_scale_factor": [1],
         "mid_block_type": ["UNetMidBlock2DCrossAttn"],
         "norm_eps": [1e-5],
-        "num_attention_heads": [None],
-        "num_class_embeds": [None],
-        "only_cross_attention": [False],
-        "resnet_time_scale_shift": ["default"],
-        "reverse_transformer_layers_per_block": [None],
-        "time_cond_proj_dim": [None],
-        "time_embedding_act_fn": [None],
-        "time_embedding_dim": [None],
         "time_embedding_type": ["positional"],
+        "flip_sin_to_cos": [True],
+        "freq_shift": [0],
+        **all_of("conv_in_kernel conv_out_kernel", 3),
+        **all_of("downsample_padding mid_block_scale_factor transformer_layers_per_block", 1),
+        **all_of("attention_type resnet_time_scale_shift", "default"),
+        **all_of("center_input_sample class_embeddings_concat dual_cross_attention", False),
+        **all_of("only_cross_attention use_linear_projection", False),
+        **all_of("addition_embed_type class_embed_type encoder_hid_dim encoder_hid_dim_type", None),
+        **all_of("num_attention_heads num_class_embeds reverse_transformer_layers_per_block", None),
+        **all_of("time_cond_proj_dim time_embedding_act_fn time_embedding_dim", None),
         "timestep_post_act": [None],
-        "transformer_layers_per_block": [1],
-        "use_linear_projection": [False],
     },
     free="""
         addition_embed_type_num_heads addition_time_embed_dim cross_attention_norm dropout
@@ -87,12 +78,8 @@ AUTOENCODER = Keys(
     options={
         "_class_name": ["AutoencoderKL"],
         "act_fn": ["silu", "swish"],
-        "latents_mean": [None],
-        "latents_std": [None],
-        "mid_block_add_attention": [True],
-        "shift_factor": [None],
-        "use_post_quant_conv": [True],
-        "use_quant_conv": [True],
+        **all_of("latents_mean latents_std shift_factor", None),
+        **all_of("mid_block_add_attention use_post_quant_conv use_quant_conv", True),
     },
     free="force_upcast sample_size",
 )
@@ -101,9 +88,8 @@ AUTOENCODER = Keys(
 TOWER_OPTIONS = {
     "hidden_act": ["quick_gelu", "gelu"],
     "layer_norm_eps": [1e-5],
-    "per_layer_config": [None],
     "pruned_heads": [{}, None],
-    "tie_last_hidden_states": [None],
+    **all_of("per_layer_config tie_last_hidden_states", None),
 }
 TRANSFORMERS_FREE = """
     add_cross_attention architectures attention_dropout bad_words_ids begin_suppress_tokens
@@ -149,7 +135,7 @@ VISION = Keys(
 
 CLIP = Keys(
     sizes={"projection_dim": 512},
-    options={"model_type": ["clip"], "text_config_dict": [None], "vision_config_dict": [None]},
+    options={"model_type": ["clip"], **all_of("text_config_dict vision_config_dict", None)},
     free=TRANSFORMERS_FREE,
 )
 

@@ -50,7 +50,7 @@ def check_parts(directory: Path, tokenizer, text_encoder, unet, autoencoder, cli
     latent = ("vae's latent_channels", vae.latent_channels)
     width = ("text_encoder's hidden_size", text.hidden_size)
     length = ("the tokenizer's length", tokenizer.max_length)
-    ids = ("the tokenizer's number of ids", 1 + max(tokenizer.vocab.values()))
+    ids = ("the tokenizer's number of ids", len(tokenizer))
     rules = [
         (("unet's in_channels", unet.in_channels), eq, latent),
         (("unet's out_channels", unet.out_channels), eq, latent),

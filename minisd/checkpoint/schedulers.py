@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import check_choice, located, quote, warn
 from .files import read_json, write_json
-from .options import Keys, read
+from .options import Keys, all_of, read
 
 BETA_SCHEDULES = {  # theirs -> ours
     "linear": "linear",
@@ -35,11 +35,7 @@ FINE = {"beta_start": 0.00085, "beta_end": 0.012}
 ALWAYS = {"beta_schedule": list(BETA_SCHEDULES), "trained_betas": [None], "predict_epsilon": [True]}
 CLIP = {"clip_sample": [False, True]}  # diffusers' pipeline sets true to false
 PIXELS = {"thresholding": [False]}
-KARRAS = {
-    "use_karras_sigmas": [False],
-    "use_exponential_sigmas": [False],
-    "use_beta_sigmas": [False],
-}
+KARRAS = all_of("use_karras_sigmas use_exponential_sigmas use_beta_sigmas", False)
 SIGMAS = {**KARRAS, "final_sigmas_type": ["zero"]}
 FLOW = {"use_flow_sigmas": [False]}
 NO_ZERO_SNR = {"rescale_betas_zero_snr": [False]}  # the class passes over it
@@ -54,27 +50,17 @@ DPM = {
 UNIPC = {
     "solver_order": [2],
     "solver_type": ["bh2", "midpoint", "heun", "logrho"],  # which diffusers takes for bh2
-    "predict_x0": [True],
-    "lower_order_final": [True],
     "disable_corrector": [[]],
-    "solver_p": [None],
     "use_dynamic_shifting": [False],
-    "shift_terminal": [None],
+    **all_of("predict_x0 lower_order_final", True),
+    **all_of("solver_p shift_terminal", None),
 }
-NO_EFFECT = {
-    "steps_offset",  # diffusers' pipeline sets it to 1
-    "clip_sample_range",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
-    "sigma_min",
-    "sigma_max",
-    "flow_shift",
-    "time_shift_type",
-    "euler_at_final",  # the last step goes to sigma 0, and is of first order anyway
-    "skip_prk_steps",
-    "noise_sampler_seed",
-    "tensor_format",
-}
+# steps_offset: diffusers' pipeline sets it to 1. euler_at_final: the last step goes to sigma 0, and
+# is of first order anyway.
+NO_EFFECT = """
+    clip_sample_range dynamic_thresholding_ratio euler_at_final flow_shift noise_sampler_seed
+    sample_max_value sigma_max sigma_min skip_prk_steps steps_offset tensor_format time_shift_type
+"""
 
 
 class Scheduler(NamedTuple):
@@ -110,7 +96,7 @@ STAND_INS = {
     "DPMSolverSinglestepScheduler": Scheduler("dpm++", {}, FLOW | NO_ZERO_SNR),
     "DEISMultistepScheduler": Scheduler("dpm++", {}, FLOW | NO_ZERO_SNR),
 }
-KNOWN = set().union(NO_EFFECT, DEFAULTS, ALWAYS, *(s.only for s in SCHEDULERS.values()))
+KNOWN = set().union(NO_EFFECT.split(), DEFAULTS, ALWAYS, *(s.only for s in SCHEDULERS.values()))
 
 
 def check(path: Path, hf: dict, name: str, only: dict) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..errors import InputError, check_number, located, quote
 from ..tokenizer import END, MAX_LENGTH, START, Tokenizer
 from .files import read_json, read_text, write_json, write_text
-from .options import require
+from .options import all_of, require
 
 # What the files may say that changes ids -> the values that minisd supports, the default first.
 SUPPORTED = {
@@ -19,13 +19,10 @@ SUPPORTED = {
     "additional_special_tokens": [None, [], {}],
     "extra_special_tokens": [None, [], {}],
     "model_specific_special_tokens": [None, {}],
-    "padding_side": ["right"],
-    "truncation_side": ["right"],
     "split_special_tokens": [False, None],
-    "fast_tokenizer_files": [None],  # a tokenizer.json of another name
     "init_inputs": [None, []],
-    "vocab": [None],
-    "merges": [None],
+    **all_of("padding_side truncation_side", "right"),
+    **all_of("fast_tokenizer_files vocab merges", None),  # files of other names
 }
 NAMED = list(SUPPORTED)[:7]  # the special tokens, in transformers' order
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
