@@ -6,7 +6,6 @@ Names, meaning and refusals are those of `diffusers.StableDiffusionPipeline.__ca
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from numbers import Real
 
 import numpy as np
 import torch
@@ -117,17 +116,15 @@ def check_generator(generator, pictures: int) -> None:
         raise InputError(f"{len(several)} generators do not fit {pictures} pictures")
 
 
-def check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas) -> None:
-    """The smaller arguments of a call; eta's range is the sampler's to check."""
+def check_options(num_images_per_prompt, output_type, timesteps, sigmas) -> None:
+    """The smaller arguments of a call."""
     check_number("num_images_per_prompt", num_images_per_prompt, 1, whole=True)
-    if not isinstance(eta, Real):
-        raise InputError(f"eta must be a number, not {quote(eta)}")
     check_choice("output_type", output_type, OUTPUT_TYPES)
     if timesteps is not None or sigmas is not None:
         raise InputError("minisd takes no timesteps or sigmas; give num_inference_steps")
 
 
-def step_end(pipe, steps: int, contexts: list, callback, names) -> Callable:
+def step_end(pipe, contexts: list, callback, names) -> Callable:
     """`callback_on_step_end` of diffusers, in the form in which `trajectory` calls it.
 
     contexts: [context, negative context or None], which the next step reads. As in diffusers the
@@ -140,7 +137,7 @@ def step_end(pipe, steps: int, contexts: list, callback, names) -> Callable:
     if not isinstance(names, (list, tuple)) or any(n not in CALLBACK_TENSORS for n in names):
         listed = f"must list some of {', '.join(CALLBACK_TENSORS)}, not {quote(names)}"
         raise InputError(f"callback_on_step_end_tensor_inputs {listed}")
-    pipe.num_timesteps, step = steps, count()
+    step = count()
 
     def after(now: Point, x_s: Tensor) -> Tensor | None:
         if not x_s.isfinite().all():

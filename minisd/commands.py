@@ -20,6 +20,7 @@ from .training import NETWORKS, Run, override, parallel, recipes_for, train_all,
 from .training.stages import check, estimate
 
 GALLERY = 32  # pictures
+MAX_SEED = 2**32 - 1
 
 
 def train(o: Namespace) -> None:
@@ -83,7 +84,7 @@ def measure(o: Namespace) -> None:
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
     with located(training):
-        check_number("the seed", training_seed, 0, 2**32 - 1, whole=True)
+        check_number("the seed", training_seed, 0, MAX_SEED, whole=True)
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
     settings = Settings(**asked, training_seed=training_seed)
     report(pipe, judge_for(dataset, device), dataset, settings, o.json)

@@ -94,7 +94,7 @@ class StableDiffusion:
         """
         settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
         steps, scale, rescale = vars(settings).values()
-        check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas)
+        check_options(num_images_per_prompt, output_type, timesteps, sigmas)
         words = prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
         prompts, negatives = check_prompts(*words, self.unet.config.cross_attention_dim)
 
@@ -111,9 +111,10 @@ class StableDiffusion:
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return self.denoiser(*contexts, scale, rescale)(x_t, t)  # (B, 4, H/f, W/f)
 
-        after = callback_on_step_end, callback_on_step_end_tensor_inputs
-        options = {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
-        options |= {"callback": step_end(self, steps, contexts, *after), "progress": progress}
+        self.num_timesteps = steps
+        asked = callback_on_step_end, callback_on_step_end_tensor_inputs
+        options = {"callback": step_end(self, contexts, *asked), "progress": progress}
+        options |= {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
         latents = sample(denoise, self.schedule, latents, steps, **options)  # (B, 4, H/f, W/f)
 
         # 4. The decoder turns the clean latents into pixels.

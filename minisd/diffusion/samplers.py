@@ -6,13 +6,14 @@ To add a sampler, write its class and give it a name in SAMPLERS.
 """
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import InputError, check_choice, check_number
+from ..errors import InputError, check_choice, check_number, quote
 from .noise import Generators, draw_noise
 from .schedule import NoiseSchedule, predictions
 
@@ -301,9 +302,10 @@ def trajectory(
     for an unknown sampler, steps or start out of range, or a sampler that takes no eta.
     """
     check_choice("sampler", sampler, SAMPLERS)
-    if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
+    if not isinstance(eta, Real) or not 0 <= eta <= (1 if SAMPLERS[sampler].takes_eta else 0):
         names = " or ".join(name for name, kind in SAMPLERS.items() if kind.takes_eta)
-        raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {names}, not {eta}")
+        found = f"and 0 unless the sampler is {names}, not {quote(eta)}"
+        raise InputError(f"eta must be from 0 to 1, {found}")
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
     check_number("start", start, 0, steps - 1, whole=True)
     solver = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator)
