@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from minisd import data
-from minisd.pipeline import to_pil
+from minisd.call import to_pil
 
 # A checkpoint half a second apart: the usual half a minute is longer than these runs.
 COMMAND = """

@@ -46,9 +46,8 @@ def located(place) -> Iterator[None]:
 
 def check_number(name: str, value, least=-math.inf, most=math.inf, whole=False) -> None:
     """InputError unless it is a finite number, or a whole one, from `least` to `most`."""
-    kind = Integral if whole else Real
-    fits = isinstance(value, kind) and not isinstance(value, bool) and abs(value) < math.inf
-    if not fits or not least <= value <= most:
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not fits or not least <= value <= most or not abs(value) <= sys.float_info.max:
         right = "a whole number" if whole else "a number"
         if most < math.inf:
             right += f" from {least} to {most}"

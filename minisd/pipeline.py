@@ -217,7 +217,7 @@ class StableDiffusion:
         Without a negative context there is no guidance.
         """
         own = self.defaults.override(None, guidance_scale, guidance_rescale)
-        scale = 1 if negative_context is None else own.guidance_scale
+        scale = 1.0 if negative_context is None else float(own.guidance_scale)
         if scale != 1 and context.shape != negative_context.shape:
             shapes = f"{tuple(context.shape)} and {tuple(negative_context.shape)}"
             raise InputError(f"prompts and negative prompts must have one shape, not {shapes}")
