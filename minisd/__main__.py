@@ -26,7 +26,6 @@ CLASSIFIER = "draw N more pictures, train a digit classifier on them alone, test
 GUIDANCE = "guidance scale (the checkpoint's own)"
 RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
 STEPS = "sampling steps (%(default)s)"
-MAX_SEED = 2**32 - 1
 SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
 
 
@@ -45,7 +44,8 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     about = "Stable Diffusion in miniature: a caption becomes a picture."
     parser = argparse.ArgumentParser("python -m minisd", description=about)
-    count, factor, seed = number(int, 1, 1024), number(float, 0.001, 1000), number(int, 0, MAX_SEED)
+    count, factor = number(int, 1, 1024), number(float, 0.001, 1000)
+    seed = number(int, 0, commands.MAX_SEED)
     subparsers = parser.add_subparsers(dest="command", required=True)
     train = subparsers.add_parser("train", help="train all three networks, end to end")
     sample = subparsers.add_parser("sample", help="draw pictures from captions")

@@ -3,11 +3,9 @@
 Names, meaning and refusals are those of `diffusers.StableDiffusionPipeline.__call__`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .diffusion import Point
-from .errors import InputError, quote
+from .errors import InputError, check_choice, check_number, quote
 
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
@@ -41,17 +39,6 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 OUTPUT_TYPES = {"pil": to_pil, "np": to_numpy, "pt": lambda x: x, "latent": lambda x: x}
 
 
-def check_number(name: str, value, least=-math.inf, most=math.inf, kind: type = Real) -> None:
-    """InputError unless it is a finite number of that kind, from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise InputError(f"{name} must be a number, not {quote(value)}")
-    if not isinstance(value, kind):
-        raise InputError(f"{name} must be a whole number, not {value}")
-    if not least <= value <= most:
-        bounds = f"from {least} to {most}" if most < math.inf else f"at least {least}"
-        raise InputError(f"{name} must be {bounds}, not {value}")
-
-
 @dataclass(frozen=True)
 class SamplingDefaults:
     """How a checkpoint is best sampled; stored with it. The values here are diffusers' own."""
@@ -62,7 +49,7 @@ class SamplingDefaults:
 
     def __post_init__(self):
         """InputError for impossible values. The schedule checks the number of steps."""
-        check_number("num_inference_steps", self.num_inference_steps, kind=Integral)
+        check_number("num_inference_steps", self.num_inference_steps, whole=True)
         check_number("guidance_scale", self.guidance_scale)
         check_number("guidance_rescale", self.guidance_rescale, 0, 1)
 
@@ -129,19 +116,15 @@ def check_generator(generator, pictures: int) -> None:
         raise InputError(f"{len(several)} generators do not fit {pictures} pictures")
 
 
-def check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas) -> None:
-    """The smaller arguments of a call; eta's range is the sampler's to check."""
-    check_number("num_images_per_prompt", num_images_per_prompt, 1, math.inf, Integral)
-    if not isinstance(eta, Real):
-        raise InputError(f"eta must be a number, not {quote(eta)}")
-    if output_type not in tuple(OUTPUT_TYPES):
-        names = ", ".join(OUTPUT_TYPES)
-        raise InputError(f"output_type must be one of {names}, not {quote(output_type)}")
+def check_options(num_images_per_prompt, output_type, timesteps, sigmas) -> None:
+    """The smaller arguments of a call."""
+    check_number("num_images_per_prompt", num_images_per_prompt, 1, whole=True)
+    check_choice("output_type", output_type, OUTPUT_TYPES)
     if timesteps is not None or sigmas is not None:
         raise InputError("minisd takes no timesteps or sigmas; give num_inference_steps")
 
 
-def step_end(pipe, steps: int, contexts: list, callback, names) -> Callable:
+def step_end(pipe, contexts: list, callback, names) -> Callable:
     """`callback_on_step_end` of diffusers, in the form in which `trajectory` calls it.
 
     contexts: [context, negative context or None], which the next step reads. As in diffusers the
@@ -154,7 +137,7 @@ def step_end(pipe, steps: int, contexts: list, callback, names) -> Callable:
     if not isinstance(names, (list, tuple)) or any(n not in CALLBACK_TENSORS for n in names):
         listed = f"must list some of {', '.join(CALLBACK_TENSORS)}, not {quote(names)}"
         raise InputError(f"callback_on_step_end_tensor_inputs {listed}")
-    pipe.num_timesteps, step = steps, count()
+    step = count()
 
     def after(now: Point, x_s: Tensor) -> Tensor | None:
         if not x_s.isfinite().all():

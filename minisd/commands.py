@@ -10,7 +10,7 @@ import torch
 
 from . import data, plots
 from .checkpoint import read_json, write_json
-from .errors import InputError
+from .errors import InputError, check_number, located
 from .evaluation import Judge, Settings, evaluate, format_results
 from .files import check_writable
 from .machine import describe, pick_device
@@ -20,6 +20,7 @@ from .training import NETWORKS, Run, override, parallel, recipes_for, train_all,
 from .training.stages import check, estimate
 
 GALLERY = 32  # pictures
+MAX_SEED = 2**32 - 1
 
 
 def train(o: Namespace) -> None:
@@ -82,8 +83,8 @@ def measure(o: Namespace) -> None:
     dataset = dataset_of(pipe, o)
     training = o.weights / "training.json"
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
-    if not isinstance(training_seed, int) or not 0 <= training_seed < 2**32:
-        raise InputError(f"{training}: the seed must be a whole number, not {training_seed!r:.80}")
+    with located(training):
+        check_number("the seed", training_seed, 0, MAX_SEED, whole=True)
     asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
     settings = Settings(**asked, training_seed=training_seed)
     report(pipe, judge_for(dataset, device), dataset, settings, o.json)

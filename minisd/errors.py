@@ -1,12 +1,16 @@
-"""What the user is told: errors that can be mended, warnings, and how values are quoted in them.
+"""What the user is told: errors that can be mended, the checks that raise them, and warnings.
 
 The command line shows an InputError as one line, without a traceback.
 """
 
+import math
 import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
 
 import torch
 
@@ -29,6 +33,35 @@ def shorten(text: str, limit: int = 60) -> str:
 def quote(value, limit: int = 60) -> str:
     """repr(value), its middle left out if it is longer than limit."""
     return shorten(repr(value), limit)
+
+
+@contextmanager
+def located(place) -> Iterator[None]:
+    """Put "place: ", the file or the part of it, before the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def check_number(name: str, value, least=-math.inf, most=math.inf, whole=False) -> None:
+    """InputError unless it is a finite number, or a whole one, from `least` to `most`."""
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not fits or not least <= value <= most or not abs(value) <= sys.float_info.max:
+        right = "a whole number" if whole else "a number"
+        if most < math.inf:
+            right += f" from {least} to {most}"
+        elif least > -math.inf:
+            right += f" of at least {least}"
+        raise InputError(f"{name} must be {right}, not {quote(value)}")
+
+
+def check_choice(name: str, value, choices: Iterable) -> None:
+    """InputError unless it is one of the choices, and of its type: 1 is not True."""
+    choices = list(choices)
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
+        right = ", ".join(map(str, choices))
+        raise InputError(f"{name} must be one of {right}, not {quote(value)}")
 
 
 def warn(message: str) -> None:

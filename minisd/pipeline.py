@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from .call import (
     Output,
     SamplingDefaults,
     check_generator,
-    check_number,
     check_options,
     check_prompts,
     check_tensor,
@@ -32,7 +30,7 @@ from .diffusion import (
     draw_noise,
     sample,
 )
-from .errors import InputError, quote, shorten, warn
+from .errors import InputError, check_choice, check_number, located, quote, shorten, warn
 from .files import SHIPPED
 from .machine import pick_device
 from .models import CLIP, Autoencoder, TextEncoder, UNet
@@ -96,7 +94,7 @@ class StableDiffusion:
         """
         settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
         steps, scale, rescale = vars(settings).values()
-        check_options(num_images_per_prompt, eta, output_type, timesteps, sigmas)
+        check_options(num_images_per_prompt, output_type, timesteps, sigmas)
         words = prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
         prompts, negatives = check_prompts(*words, self.unet.config.cross_attention_dim)
 
@@ -113,9 +111,10 @@ class StableDiffusion:
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return self.denoiser(*contexts, scale, rescale)(x_t, t)  # (B, 4, H/f, W/f)
 
-        after = callback_on_step_end, callback_on_step_end_tensor_inputs
-        options = {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
-        options |= {"callback": step_end(self, steps, contexts, *after), "progress": progress}
+        self.num_timesteps = steps
+        asked = callback_on_step_end, callback_on_step_end_tensor_inputs
+        options = {"callback": step_end(self, contexts, *asked), "progress": progress}
+        options |= {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
         latents = sample(denoise, self.schedule, latents, steps, **options)  # (B, 4, H/f, W/f)
 
         # 4. The decoder turns the clean latents into pixels.
@@ -148,9 +147,8 @@ class StableDiffusion:
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        if dtype is not None and dtype not in DTYPES:
-            known = ", ".join(map(str, DTYPES))
-            raise InputError(f"dtype must be one of {known}, not {quote(dtype)}")
+        if dtype is not None:
+            check_choice("dtype", dtype, DTYPES)
         device = self.device if device is None else pick_device(device)
         for network in self.networks:
             network.to(device, dtype)
@@ -169,7 +167,7 @@ class StableDiffusion:
             context = prompts.to(self.device, self.dtype)
         else:
             prompts, skip = check_texts("prompt", prompts), 0 if clip_skip is None else clip_skip
-            check_number("clip_skip", skip, 0, len(self.text_encoder.encoder.layers), Integral)
+            check_number("clip_skip", skip, 0, len(self.text_encoder.encoder.layers), whole=True)
             self.tell_of_words(prompts)
             context = self.text_encoder(self.tokenizer(prompts).to(self.device), skip)
         return context.repeat_interleave(num_images_per_prompt, dim=0)
@@ -192,7 +190,7 @@ class StableDiffusion:
         f, channels = self.autoencoder.config.downscale, self.unet.config.in_channels
         size = [pixels or self.unet.config.sample_size * f for pixels in (height, width)]
         for name, pixels in zip(("height", "width"), size):
-            check_number(name, pixels, kind=Integral)
+            check_number(name, pixels, whole=True)
         least = max(8, f)  # diffusers asks for multiples of 8 even where f is 4
         if any(pixels < 1 or pixels % least for pixels in size):
             asked = "x".join(map(str, size))
@@ -219,7 +217,7 @@ class StableDiffusion:
         Without a negative context there is no guidance.
         """
         own = self.defaults.override(None, guidance_scale, guidance_rescale)
-        scale = 1 if negative_context is None else own.guidance_scale
+        scale = 1.0 if negative_context is None else float(own.guidance_scale)
         if scale != 1 and context.shape != negative_context.shape:
             shapes = f"{tuple(context.shape)} and {tuple(negative_context.shape)}"
             raise InputError(f"prompts and negative prompts must have one shape, not {shapes}")
@@ -290,18 +288,13 @@ class StableDiffusion:
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")
         checkpoint.check_index(directory)
         config, sampler = checkpoint.load_scheduler(directory / "scheduler")
-        try:
+        with located(directory / "scheduler" / "scheduler_config.json"):
             schedule = NoiseSchedule(ScheduleConfig(**config))
-        except InputError as error:
-            path = directory / "scheduler" / "scheduler_config.json"
-            raise InputError(f"{path}: {error}") from error
         sampling, data = checkpoint.load_sampling(directory, vars(SamplingDefaults()))
-        try:
+        with located(directory / "minisd.json"):
             defaults = SamplingDefaults(**sampling)
             if sampling:  # InputError if the sampler cannot take that many steps
                 SAMPLERS[sampler].pairs(schedule, defaults.num_inference_steps)
-        except InputError as error:
-            raise InputError(f"{directory / 'minisd.json'}: {error}") from error
         pipe = cls(
             checkpoint.load_tokenizer(directory / "tokenizer"),
             checkpoint.load_text_encoder(directory / "text_encoder"),

@@ -23,7 +23,7 @@ from itertools import pairwise
 import regex
 import torch
 
-from .errors import InputError, quote
+from .errors import InputError, check_number, quote
 from .text import utf8
 
 MAX_LENGTH = 77  # CLIP's context: the most tokens in a text, start and end included
@@ -165,8 +165,7 @@ class Tokenizer:
         ids = vocab.values()
         if any(type(id) is not int for id in ids) or sorted(ids) != list(range(len(ids))):
             raise InputError("the ids of the vocabulary must be 0, 1, 2, ..., each once")
-        if max_length < 2:
-            raise InputError(f"max_length must be at least 2 (start and end), not {max_length}")
+        check_number("max_length", max_length, 2, whole=True)  # start and end
         for pair in merges:
             if len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys():
                 found = quote(" ".join(pair))
@@ -192,8 +191,8 @@ class Tokenizer:
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a list of strings, not one string")
-        if num_merges is not None and num_merges < 0:
-            raise InputError(f"num_merges must be 0 or more, not {num_merges}")
+        if num_merges is not None:
+            check_number("num_merges", num_merges, 0, whole=True)
         texts = list(texts)
         counts = Counter(word for text in texts for word in split_words(text))
         del counts[START], counts[END]

@@ -118,10 +118,20 @@ def test_tensors_that_are_not_finite_are_refused_at_once(pipe, name, shape, bad)
 
 @pytest.mark.parametrize("name", ["guidance_scale", "guidance_rescale"])
 def test_numbers_that_are_not_finite_are_refused(pipe, name):
-    with pytest.raises(InputError, match=f"^{name} must be a number, not nan$"):
+    with pytest.raises(InputError, match=f"^{name} must be a number.*, not nan$"):
         draw(pipe, **{name: NAN})
+    with pytest.raises(InputError, match=f"^{name} must be a number.*, not 10{{26}} ... 0{{27}}$"):
+        draw(pipe, **{name: 10**400})  # which is no float
     with pytest.raises(InputError, match=r"^eta must be from 0 to 1.* not nan$"):
         draw(pipe, eta=NAN)
+
+
+def test_a_huge_whole_number_is_as_good_as_a_huge_float(pipe):
+    for scale in (10**100, 1e100):
+        with pytest.raises(
+            InputError, match="^the latents are not finite numbers after timestep 999"
+        ):
+            draw(pipe, guidance_scale=scale)
 
 
 def test_latents_that_become_nan_end_the_walk_at_once(pipe):

@@ -188,9 +188,9 @@ def test_sample_refuses(refused, tiny_weights, option, message):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--samples", "0"), "samples must be at least 2"),
-        (("--samples", "1"), "samples must be at least 2"),
-        (("--samples", "-7"), "samples must be at least 2"),
+        (("--samples", "0"), "samples must be a whole number of at least 2"),
+        (("--samples", "1"), "samples must be a whole number of at least 2"),
+        (("--samples", "-7"), "samples must be a whole number of at least 2"),
         (("--samples", "4", "--sampler", "nonsense"), "not 'nonsense'"),
         (("--samples", "4", "--steps", "0"), "from 1 to 1000, not 0"),
         (("--weights", "nowhere"), "nowhere holds no checkpoint"),
@@ -230,7 +230,8 @@ def test_evaluate_takes_the_data_from_the_checkpoint(refused, weights):
 def test_evaluate_refuses_a_seed_that_is_none(refused, weights, seed):
     (weights / "training.json").write_text(json.dumps({"seed": seed}))
     message = refused("evaluate", "--weights", weights)
-    assert "training.json: the seed must be a whole number, not " in message and len(message) < 400
+    assert "training.json: the seed must be a whole number from 0 to 4294967295, not " in message
+    assert len(message) < 400
 
 
 def test_a_bug_of_ours_keeps_its_traceback(run, monkeypatch, tiny_weights):
@@ -442,7 +443,8 @@ def test_captions_and_names_are_utf_8_whatever_the_locale(tiny_weights, tmp_path
 def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path):
     done = shell("sample", "a red seven", "--weights", tiny_weights, "--steps", 1001)
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr == "minisd: error: the number of steps must be from 1 to 1000, not 1001\n"
+    line = "the number of steps must be a whole number from 1 to 1000, not 1001"
+    assert done.stderr == f"minisd: error: {line}\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -173,7 +173,7 @@ def test_the_denoiser_is_guided_as_the_checkpoint_says_unless_told_otherwise(tin
         assert torch.equal(
             tiny_pipe.denoiser(*contexts, 1)(x, t), tiny_pipe.unet(x, t, contexts[0])
         )
-    with pytest.raises(InputError, match="guidance_rescale must be from 0 to 1, not 2"):
+    with pytest.raises(InputError, match="guidance_rescale must be a number from 0 to 1, not 2"):
         tiny_pipe.denoiser(*contexts, guidance_rescale=2)
 
 
@@ -248,7 +248,7 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
         ({"eta": 0.5, "sampler": "dpm++"}, "eta.*ddim"),
         ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number, not 2.5"),
         ({"guidance_scale": float("inf")}, "guidance_scale.*inf"),
-        ({"guidance_rescale": -0.1}, "guidance_rescale must be from 0 to 1, not -0.1"),
+        ({"guidance_rescale": -0.1}, "guidance_rescale must be a number from 0 to 1, not -0.1"),
         ({"negative_prompt": ["a", "the"]}, "2 negative prompts do not fit 1 prompts"),
         ({"negative_prompt": []}, "0 negative prompts"),
         ({"height": 30}, "multiples of 8, not 30x32"),
@@ -322,7 +322,10 @@ SAMPLING = {"num_inference_steps": 6, "guidance_scale": 3.0, "guidance_rescale":
         ({}, '"sampling" must be an object with num_inference_steps, guidance_scale, guidance_r'),
         ({"sampling": {"num_inference_steps": 6}}, '"sampling" must be an object with num_inf'),
         ({"sampling": SAMPLING | {"eta": 1}}, '"sampling" must be an object with num_inference'),
-        ({"sampling": SAMPLING | {"num_inference_steps": "6"}}, "num_inf.* a number, not '6'"),
+        (
+            {"sampling": SAMPLING | {"num_inference_steps": "6"}},
+            "num_inf.* a whole number, not '6'",
+        ),
         ({"sampling": SAMPLING | {"num_inference_steps": 6.5}}, "num_.* whole number, not 6.5"),
         ({"sampling": SAMPLING | {"num_inference_steps": 0}}, "from 1 to 1000, not 0"),
         ({"sampling": SAMPLING | {"guidance_scale": None}}, "guidance_scale .* number, not None"),

@@ -266,7 +266,7 @@ def test_utf_8_that_python_took_for_something_else_is_put_right(small):
 def test_bad_arguments(small):
     with pytest.raises(InputError, match="no words"):
         Tokenizer.train([], 12)
-    with pytest.raises(InputError, match="num_merges must be 0 or more, not -1"):
+    with pytest.raises(InputError, match="num_merges must be a whole number of at least 0, not -1"):
         Tokenizer.train(CAPTIONS, 12, num_merges=-1)
     with pytest.raises(TypeError, match="not one string"):
         Tokenizer.train("a red seven", 12)

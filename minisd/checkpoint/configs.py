@@ -7,7 +7,7 @@ network of Stable Diffusion 1.x.
 import re
 from dataclasses import fields
 
-from ..errors import quote
+from ..errors import InputError, located, quote
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
 from .options import (
     AUTOENCODER,
@@ -18,7 +18,6 @@ from .options import (
     Keys,
     entries,
     read,
-    refuse,
     require,
     require_parts,
     single,
@@ -28,6 +27,11 @@ from .options import (
 def pick(config, *names: str) -> dict:
     """The named fields, which have the same names in Hugging Face's configuration."""
     return {name: getattr(config, name) for name in names}
+
+
+def standard(keys: Keys, *names: str) -> dict:
+    """The named options, which have one value in Stable Diffusion 1.x."""
+    return {name: keys.options[name][0] for name in names}
 
 
 def build(config: type, hf: dict):
@@ -46,20 +50,16 @@ def unet_blocks(attends) -> dict:
 def unet_to_hf(config: UNetConfig) -> dict:
     blocks = unet_blocks(config.cross_attention)
     return {
-        "_class_name": "UNet2DConditionModel",
+        **standard(UNET, "_class_name"),
         **pick(config, "sample_size", "in_channels", "out_channels"),
         "down_block_types": blocks["down_block_types"],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        **standard(UNET, "mid_block_type"),
         "up_block_types": blocks["up_block_types"],
         **pick(config, "block_out_channels", "layers_per_block", "cross_attention_dim"),
         "attention_head_dim": config.num_heads,
         **pick(config, "norm_num_groups"),
-        "norm_eps": 1e-5,
-        "act_fn": "silu",
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "downsample_padding": 1,
-        "center_input_sample": False,
+        **standard(UNET, "norm_eps", "act_fn", "flip_sin_to_cos", "freq_shift"),
+        **standard(UNET, "downsample_padding", "center_input_sample"),
     }
 
 
@@ -79,10 +79,10 @@ def unet_from_hf(hf: dict) -> UNetConfig:
     hf = read(UNET, hf, **blocks)
 
     with_heads = [width for width, a in zip(widths, attends, strict=True) if a]
-    require_parts(hf, UNET, "norm_num_groups", widths)
-    require_parts(hf, UNET, "attention_head_dim", [*with_heads, widths[-1]])
+    require_parts(hf, "norm_num_groups", widths)
+    require_parts(hf, "attention_head_dim", [*with_heads, widths[-1]])
     if widths[0] % 2:  # half of a timestep's features are cosines
-        refuse(UNET.network, f"block_out_channels[0] is {widths[0]}, not even")
+        raise InputError(f"block_out_channels[0] is {widths[0]}, not even")
     # Before 0.9 diffusers wrote 32 for Stable Diffusion's 64; its pipeline still puts that right
     if re.match(r"0\.[0-8]\b", str(hf.get("_diffusers_version"))):
         hf["sample_size"] = max(hf["sample_size"], 64)
@@ -98,13 +98,13 @@ def autoencoder_blocks(levels: int) -> dict:
 def autoencoder_to_hf(config: AutoencoderConfig, sample_size: int) -> dict:
     """sample_size: the size of the pictures it was trained on, in pixels."""
     return {
-        "_class_name": "AutoencoderKL",
+        **standard(AUTOENCODER, "_class_name"),
         "in_channels": config.in_channels,
         "out_channels": config.in_channels,
         **autoencoder_blocks(len(config.block_out_channels)),
         **pick(config, "block_out_channels", "layers_per_block"),
         **pick(config, "latent_channels", "norm_num_groups"),
-        "act_fn": "silu",
+        **standard(AUTOENCODER, "act_fn"),
         "sample_size": sample_size,
         "scaling_factor": config.scaling_factor,
     }
@@ -114,8 +114,8 @@ def autoencoder_from_hf(hf: dict) -> AutoencoderConfig:
     hf = AUTOENCODER.sizes | autoencoder_blocks(1) | hf  # diffusers' defaults
     levels = len(entries(hf["block_out_channels"]))
     hf = read(AUTOENCODER, hf, **{k: [names] for k, names in autoencoder_blocks(levels).items()})
-    require(hf, AUTOENCODER.network, out_channels=[hf["in_channels"]])
-    require_parts(hf, AUTOENCODER, "norm_num_groups", hf["block_out_channels"])
+    require(hf, {"out_channels": [hf["in_channels"]]})
+    require_parts(hf, "norm_num_groups", hf["block_out_channels"])
     return build(AutoencoderConfig, hf)
 
 
@@ -132,7 +132,7 @@ def tower_to_hf(config: TextConfig | VisionConfig) -> dict:
 def tower_from_hf(keys: Keys, hf: dict) -> dict:
     """`hf` in full, and the fields that both towers share, under our names."""
     hf = read(keys, hf)
-    require_parts(hf, keys, "num_attention_heads", [hf["hidden_size"]])
+    require_parts(hf, "num_attention_heads", [hf["hidden_size"]])
     ours = {"num_layers": hf["num_hidden_layers"], "num_heads": hf["num_attention_heads"]}
     return {"hidden_act": "quick_gelu", **hf, **ours}
 
@@ -157,6 +157,12 @@ def text_from_hf(hf: dict) -> TextConfig:
     return build(TextConfig, {**hf, "end_id": end, "max_length": hf["max_position_embeddings"]})
 
 
+def vision_from_hf(hf: dict) -> VisionConfig:
+    hf = tower_from_hf(VISION, hf)
+    require_parts(hf, "patch_size", [hf["image_size"]])
+    return build(VisionConfig, hf)
+
+
 def clip_to_hf(config: CLIPConfig) -> dict:
     vision = {
         "model_type": "clip_vision_model",
@@ -175,11 +181,11 @@ def clip_to_hf(config: CLIPConfig) -> dict:
 
 
 def clip_from_hf(hf: dict) -> CLIPConfig:
-    hf = read(CLIP, hf)
-    text, vision = ({} if hf.get(k) is None else hf[k] for k in ("text_config", "vision_config"))
-    for key, tower in {"text_config": text, "vision_config": vision}.items():
+    hf, towers = read(CLIP, hf), []
+    for key, from_hf in {"text_config": text_from_hf, "vision_config": vision_from_hf}.items():
+        tower = {} if hf.get(key) is None else hf[key]
         if not isinstance(tower, dict):
-            refuse(CLIP.network, f"{key} is {quote(tower)}, not an object")
-    vision = tower_from_hf(VISION, vision)
-    require_parts(vision, VISION, "patch_size", [vision["image_size"]])
-    return CLIPConfig(text_from_hf(text), build(VisionConfig, vision), hf["projection_dim"])
+            raise InputError(f"{key} must be an object, not {quote(tower)}")
+        with located(key):
+            towers.append(from_hf(tower))
+    return CLIPConfig(*towers, hf["projection_dim"])

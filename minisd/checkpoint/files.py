@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import InputError, quote, shorten
+from ..errors import InputError, located, quote, shorten
 from ..files import open_atomically
 
 
@@ -96,10 +96,8 @@ def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=d
     """
     path = folder / "config.json"
     hf = read_json(path)
-    try:
+    with located(f"{path} is not of Stable Diffusion 1.x"):
         config = from_hf(hf)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     with torch.device("meta"), ShapesOnly():
         network = model(config)
     path = find_weights(folder / file)

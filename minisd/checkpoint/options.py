@@ -4,9 +4,10 @@ Any other key or value is refused by name: a network built without it would load
 draw something else.
 """
 
+import json
 from dataclasses import dataclass
 
-from ..errors import InputError, quote
+from ..errors import InputError, check_number, quote, shorten
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,17 @@ class Keys:
     only together with an option that is not supported.
     """
 
-    network: str
     sizes: dict
     options: dict
     free: str
 
 
+def all_of(keys: str, value) -> dict:
+    """Options of which minisd supports one value, the reference's default."""
+    return {key: [value] for key in keys.split()}
+
+
 UNET = Keys(
-    "U-Net",
     sizes={
         "block_out_channels": [320, 640, 1280, 1280],
         "sample_size": None,  # which must be given
@@ -39,34 +43,20 @@ UNET = Keys(
     options={
         "_class_name": ["UNet2DConditionModel"],
         "act_fn": ["silu", "swish"],  # two names of one function
-        "addition_embed_type": [None],
-        "attention_type": ["default"],
-        "center_input_sample": [False],
-        "class_embed_type": [None],
-        "class_embeddings_concat": [False],
-        "conv_in_kernel": [3],
-        "conv_out_kernel": [3],
-        "downsample_padding": [1],
-        "dual_cross_attention": [False],
-        "encoder_hid_dim": [None],
-        "encoder_hid_dim_type": [None],
-        "flip_sin_to_cos": [True],
-        "freq_shift": [0],
-        "mid_block_scale_factor": [1],
         "mid_block_type": ["UNetMidBlock2DCrossAttn"],
         "norm_eps": [1e-5],
-        "num_attention_heads": [None],
-        "num_class_embeds": [None],
-        "only_cross_attention": [False],
-        "resnet_time_scale_shift": ["default"],
-        "reverse_transformer_layers_per_block": [None],
-        "time_cond_proj_dim": [None],
-        "time_embedding_act_fn": [None],
-        "time_embedding_dim": [None],
         "time_embedding_type": ["positional"],
+        "flip_sin_to_cos": [True],
+        "freq_shift": [0],
+        **all_of("conv_in_kernel conv_out_kernel", 3),
+        **all_of("downsample_padding mid_block_scale_factor transformer_layers_per_block", 1),
+        **all_of("attention_type resnet_time_scale_shift", "default"),
+        **all_of("center_input_sample class_embeddings_concat dual_cross_attention", False),
+        **all_of("only_cross_attention use_linear_projection", False),
+        **all_of("addition_embed_type class_embed_type encoder_hid_dim encoder_hid_dim_type", None),
+        **all_of("num_attention_heads num_class_embeds reverse_transformer_layers_per_block", None),
+        **all_of("time_cond_proj_dim time_embedding_act_fn time_embedding_dim", None),
         "timestep_post_act": [None],
-        "transformer_layers_per_block": [1],
-        "use_linear_projection": [False],
     },
     free="""
         addition_embed_type_num_heads addition_time_embed_dim cross_attention_norm dropout
@@ -76,7 +66,6 @@ UNET = Keys(
 )
 
 AUTOENCODER = Keys(
-    "autoencoder",
     sizes={
         "block_out_channels": [64],
         "in_channels": 3,
@@ -89,12 +78,8 @@ AUTOENCODER = Keys(
     options={
         "_class_name": ["AutoencoderKL"],
         "act_fn": ["silu", "swish"],
-        "latents_mean": [None],
-        "latents_std": [None],
-        "mid_block_add_attention": [True],
-        "shift_factor": [None],
-        "use_post_quant_conv": [True],
-        "use_quant_conv": [True],
+        **all_of("latents_mean latents_std shift_factor", None),
+        **all_of("mid_block_add_attention use_post_quant_conv use_quant_conv", True),
     },
     free="force_upcast sample_size",
 )
@@ -103,9 +88,8 @@ AUTOENCODER = Keys(
 TOWER_OPTIONS = {
     "hidden_act": ["quick_gelu", "gelu"],
     "layer_norm_eps": [1e-5],
-    "per_layer_config": [None],
     "pruned_heads": [{}, None],
-    "tie_last_hidden_states": [None],
+    **all_of("per_layer_config tie_last_hidden_states", None),
 }
 TRANSFORMERS_FREE = """
     add_cross_attention architectures attention_dropout bad_words_ids begin_suppress_tokens
@@ -123,7 +107,6 @@ TRANSFORMERS_FREE = """
 """
 
 TEXT = Keys(
-    "text tower",
     sizes={
         "vocab_size": 49408,
         "hidden_size": 512,
@@ -138,7 +121,6 @@ TEXT = Keys(
 )
 
 VISION = Keys(
-    "vision tower",
     sizes={
         "image_size": 224,
         "patch_size": 32,
@@ -152,27 +134,22 @@ VISION = Keys(
 )
 
 CLIP = Keys(
-    "CLIP",
     sizes={"projection_dim": 512},
-    options={"model_type": ["clip"], "text_config_dict": [None], "vision_config_dict": [None]},
+    options={"model_type": ["clip"], **all_of("text_config_dict vision_config_dict", None)},
     free=TRANSFORMERS_FREE,
 )
 
 # The whole numbers that a size may be: more would take hours to build or to draw
 RANGES = {
-    "sample_size": range(1, 1025),
-    "layers_per_block": range(1, 101),
-    "num_hidden_layers": range(1, 101),
-    "vocab_size": range(1, 2**20),
-    "eos_token_id": range(2**20),
+    "sample_size": (1, 1024),
+    "layers_per_block": (1, 100),
+    "num_hidden_layers": (1, 100),
+    "vocab_size": (1, 2**20),
+    "eos_token_id": (0, 2**20),
 }
-WHOLE = range(1, 2**16)  # all others
-FACTORS = 1e-6, 1e6
+WHOLE = 1, 2**16  # all others
+FACTORS = 1e-6, 10**6
 LEVELS = range(1, 17)
-
-
-def refuse(network: str, found: str):
-    raise InputError(f"this {network} is not of Stable Diffusion 1.x: {found}")
 
 
 def read(keys: Keys, hf: dict, **options) -> dict:
@@ -184,47 +161,41 @@ def read(keys: Keys, hf: dict, **options) -> dict:
     known = {*keys.sizes, *keys.options, *options, *keys.free.split()}
     for key, value in hf.items():
         if key not in known and not key.startswith("_"):
-            refuse(keys.network, f"minisd does not know {quote(key)}, here {quote(value)}")
+            raise InputError(f"minisd does not know {quote(key)}, here {quote(value)}")
     for key, default in keys.sizes.items():
-        require_size(hf[key], keys.network, key, default)
-    require(hf, keys.network, **keys.options, **options)
+        require_size(key, hf[key], default)
+    require(hf, keys.options | options)
     return hf
 
 
-def require(hf: dict, network: str, **options) -> None:
+def require(hf: dict, options: dict) -> None:
     """InputError unless every option that `hf` sets has one of the values given for it."""
     for key, supported in options.items():
         value = hf.get(key, supported[0])
-        same = [isinstance(v, bool) == isinstance(value, bool) for v in supported if v == value]
-        if not any(same):  # Python takes True for 1
+        if json.dumps(value) not in map(json.dumps, supported):  # where 1 is not True
             right = " or ".join(map(quote, supported))
-            refuse(network, f"{key} is {quote(value)}, not {right}")
+            raise InputError(f"{shorten(key)} is {quote(value)}; minisd supports {right}")
 
 
-def require_size(value, network: str, key: str, default) -> None:
+def require_size(key: str, value, default) -> None:
     """InputError unless the value is of the default's type, and in range."""
-    numbers = RANGES.get(key, WHOLE)
     if isinstance(default, float):
-        right = f"a number from {FACTORS[0]:f} to {FACTORS[1]:.0f}"
-        fits = type(value) in (int, float) and FACTORS[0] <= value <= FACTORS[1]
+        check_number(key, value, *FACTORS)
     elif isinstance(default, list):
-        right = f"a list of {LEVELS[0]} to {LEVELS[-1]} entries"
-        fits = isinstance(value, list) and len(value) in LEVELS
-    else:
-        right = f"a whole number from {numbers[0]} to {numbers[-1]}"
-        fits = type(value) is int and value in numbers  # True is an int to Python
-    if not fits:
-        refuse(network, f"{key} is {quote(value)}, not {right}")
-    if isinstance(default, list):
+        if not isinstance(value, list) or len(value) not in LEVELS:
+            right = f"a list of {LEVELS[0]} to {LEVELS[-1]} entries"
+            raise InputError(f"{key} must be {right}, not {quote(value)}")
         for i, entry in enumerate(value):
-            require_size(entry, network, f"{key}[{i}]", default[0])
+            require_size(f"{key}[{i}]", entry, default[0])
+    else:
+        check_number(key, value, *RANGES.get(key, WHOLE), whole=True)
 
 
-def require_parts(hf: dict, keys: Keys, key: str, widths: list[int]) -> None:
+def require_parts(hf: dict, key: str, widths: list[int]) -> None:
     """InputError unless hf[key] divides every width."""
     for width in widths:
         if width % hf[key]:
-            refuse(keys.network, f"{key} is {hf[key]}, which does not divide {width}")
+            raise InputError(f"{key} is {hf[key]}, which does not divide {width}")
 
 
 def entries(value) -> list:

@@ -4,13 +4,12 @@ import shutil
 from operator import eq, ge
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, located
 from .files import read_json, write_json
 from .options import Keys, read
 from .schedulers import SAMPLER_CLASSES
 
 INDEX = Keys(
-    "pipeline",
     sizes={},
     options={
         "_class_name": ["StableDiffusionPipeline"],
@@ -47,35 +46,33 @@ def check_index(directory: Path) -> None:
     """InputError unless model_index.json names the parts of Stable Diffusion 1.x."""
     path = directory / "model_index.json"
     index = read_json(path)
-    try:
+    with located(f"{path} is not of Stable Diffusion 1.x"):
         read(INDEX, index)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def check_parts(directory: Path, tokenizer, text_encoder, unet, autoencoder, clip=None) -> None:
     """InputError, which names keys of the files, unless the parts fit one another."""
     text, unet, vae = text_encoder.config, unet.config, autoencoder.config
-    towers = {"text_encoder": text, "clip": clip.config.text} if clip else {"text_encoder": text}
-    latent = ("vae's latent_channels", vae.latent_channels)
-    width = ("text_encoder's hidden_size", text.hidden_size)
-    length = ("the tokenizer's length", tokenizer.max_length)
-    ids = ("the tokenizer's number of ids", 1 + max(tokenizer.vocab.values()))
+    latent = "vae's latent_channels", vae.latent_channels
+    width = "text_encoder's hidden_size", text.hidden_size
+    length = "the tokenizer's length", tokenizer.max_length
+    ids = "the tokenizer's number of ids", len(tokenizer)
     rules = [
-        (("unet's in_channels", unet.in_channels), eq, latent),
-        (("unet's out_channels", unet.out_channels), eq, latent),
-        (("unet's cross_attention_dim", unet.cross_attention_dim), eq, width),
-        (("vae's in_channels", vae.in_channels), eq, ("a picture's channels", 3)),
+        ("unet's in_channels", unet.in_channels, eq, *latent),
+        ("unet's out_channels", unet.out_channels, eq, *latent),
+        ("unet's cross_attention_dim", unet.cross_attention_dim, eq, *width),
+        ("vae's in_channels", vae.in_channels, eq, "a picture's channels", 3),
+        ("text_encoder's max_position_embeddings", text.max_length, ge, *length),
+        ("text_encoder's vocab_size", text.vocab_size, ge, *ids),
     ]
-    for name, tower in towers.items():
-        rules += [
-            ((f"{name}'s max_position_embeddings", tower.max_length), ge, length),
-            ((f"{name}'s vocab_size", tower.vocab_size), ge, ids),
-        ]
     if clip:
-        end = ("the tokenizer's end of text", tokenizer.end_id)
-        rules += [(("clip's eos_token_id", clip.config.text.end_id), eq, end)]
-    for (part, value), relation, (other, bound) in rules:
+        text, end = clip.config.text, ("the tokenizer's end of text", tokenizer.end_id)
+        rules += [
+            ("clip's max_position_embeddings", text.max_length, ge, *length),
+            ("clip's vocab_size", text.vocab_size, ge, *ids),
+            ("clip's eos_token_id", text.end_id, eq, *end),
+        ]
+    for part, value, relation, other, bound in rules:
         if not relation(value, bound):
             must = "equal" if relation is eq else "be at least"
             raise InputError(f"{directory}: {part} is {value}, but must {must} {other}, {bound}")

@@ -4,13 +4,12 @@ A key of the file is read (DEFAULTS), accepted at the values that ask for what m
 or of no effect, there or here; any other is refused by name.
 """
 
-import json
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError, quote
+from ..errors import check_choice, located, quote, warn
 from .files import read_json, write_json
+from .options import Keys, all_of, read
 
 BETA_SCHEDULES = {  # theirs -> ours
     "linear": "linear",
@@ -36,11 +35,7 @@ FINE = {"beta_start": 0.00085, "beta_end": 0.012}
 ALWAYS = {"beta_schedule": list(BETA_SCHEDULES), "trained_betas": [None], "predict_epsilon": [True]}
 CLIP = {"clip_sample": [False, True]}  # diffusers' pipeline sets true to false
 PIXELS = {"thresholding": [False]}
-KARRAS = {
-    "use_karras_sigmas": [False],
-    "use_exponential_sigmas": [False],
-    "use_beta_sigmas": [False],
-}
+KARRAS = all_of("use_karras_sigmas use_exponential_sigmas use_beta_sigmas", False)
 SIGMAS = {**KARRAS, "final_sigmas_type": ["zero"]}
 FLOW = {"use_flow_sigmas": [False]}
 NO_ZERO_SNR = {"rescale_betas_zero_snr": [False]}  # the class passes over it
@@ -55,27 +50,17 @@ DPM = {
 UNIPC = {
     "solver_order": [2],
     "solver_type": ["bh2", "midpoint", "heun", "logrho"],  # which diffusers takes for bh2
-    "predict_x0": [True],
-    "lower_order_final": [True],
     "disable_corrector": [[]],
-    "solver_p": [None],
     "use_dynamic_shifting": [False],
-    "shift_terminal": [None],
+    **all_of("predict_x0 lower_order_final", True),
+    **all_of("solver_p shift_terminal", None),
 }
-NO_EFFECT = {
-    "steps_offset",  # diffusers' pipeline sets it to 1
-    "clip_sample_range",
-    "dynamic_thresholding_ratio",
-    "sample_max_value",
-    "sigma_min",
-    "sigma_max",
-    "flow_shift",
-    "time_shift_type",
-    "euler_at_final",  # the last step goes to sigma 0, and is of first order anyway
-    "skip_prk_steps",
-    "noise_sampler_seed",
-    "tensor_format",
-}
+# steps_offset: diffusers' pipeline sets it to 1. euler_at_final: the last step goes to sigma 0, and
+# is of first order anyway.
+NO_EFFECT = """
+    clip_sample_range dynamic_thresholding_ratio euler_at_final flow_shift noise_sampler_seed
+    sample_max_value sigma_max sigma_min skip_prk_steps steps_offset tensor_format time_shift_type
+"""
 
 
 class Scheduler(NamedTuple):
@@ -111,18 +96,13 @@ STAND_INS = {
     "DPMSolverSinglestepScheduler": Scheduler("dpm++", {}, FLOW | NO_ZERO_SNR),
     "DEISMultistepScheduler": Scheduler("dpm++", {}, FLOW | NO_ZERO_SNR),
 }
-KNOWN = set().union(NO_EFFECT, DEFAULTS, ALWAYS, *(s.only for s in SCHEDULERS.values()))
+KNOWN = set().union(NO_EFFECT.split(), DEFAULTS, ALWAYS, *(s.only for s in SCHEDULERS.values()))
 
 
 def check(path: Path, hf: dict, name: str, only: dict) -> None:
     """InputError for a key that is unknown, or has a value that minisd does not draw with."""
-    for key, value in hf.items():
-        if key not in KNOWN and not key.startswith("_"):
-            raise InputError(f"{path}: {quote(key)} is an option that minisd does not know")
-        values = (ALWAYS | only).get(key)
-        if values and json.dumps(value) not in map(json.dumps, values):  # 1 is not True here
-            supported = f"with {name}, minisd supports only {' or '.join(map(repr, values))}"
-            raise InputError(f"{path}: {key} is {quote(value)}; {supported}")
+    with located(f"{path}, {name}"):
+        read(Keys(sizes={}, options=ALWAYS | only, free=" ".join(KNOWN)), hf)
 
 
 def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
@@ -132,7 +112,7 @@ def save_scheduler(folder: Path, config: dict, sampler: str) -> None:
     hf = {"_class_name": name, **config, "beta_schedule": theirs, "clip_sample": False}
     check(path, hf, name, SCHEDULERS[name].only)
     if config["steps_offset"] != 1 and config["timestep_spacing"] == "leading":
-        warnings.warn(f"steps_offset {config['steps_offset']} will be read as 1", stacklevel=3)
+        warn(f"steps_offset {config['steps_offset']} will be read as 1")
     write_json(path, hf)
 
 
@@ -144,14 +124,13 @@ def load_scheduler(folder: Path) -> tuple[dict, str]:
     path = folder / "scheduler_config.json"
     hf = read_json(path)
     name = class_name(folder.parent / "model_index.json", hf.get("_class_name"))
-    if name not in [*SCHEDULERS, *STAND_INS]:
-        names = ", ".join(SCHEDULERS)
-        raise InputError(f"{path}: the scheduler must be one of {names}, not {quote(name)}")
+    if name not in list(STAND_INS):
+        with located(path):
+            check_choice("the scheduler", name, SCHEDULERS)
     sampler, defaults, only = (SCHEDULERS | STAND_INS)[name]
     check(path, hf, name, only)
     if name in STAND_INS:
-        note = f"minisd has no {name}: it draws with {sampler} instead, and saves that"
-        warnings.warn(f"{path}: {note}", stacklevel=3)
+        warn(f"{path}: minisd has no {name}: it draws with {sampler} instead, and saves that")
     config = {**DEFAULTS, **defaults, **{k: v for k, v in hf.items() if k in DEFAULTS}}
     return {**config, "beta_schedule": BETA_SCHEDULES[config["beta_schedule"]]}, sampler
 
@@ -161,6 +140,5 @@ def class_name(index: Path, said) -> str:
     entry = read_json(index).get("scheduler") if index.exists() else None
     name = entry[-1] if isinstance(entry, list) and entry else said
     if said not in (None, name):
-        note = f"{quote(name)} counts, not {quote(said)} of scheduler_config.json"
-        warnings.warn(f"{index}: {note}", stacklevel=4)
+        warn(f"{index}: {quote(name)} counts, not {quote(said)} of scheduler_config.json")
     return name

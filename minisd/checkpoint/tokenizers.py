@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from ..errors import InputError, quote
+from ..errors import InputError, check_number, located, quote
 from ..tokenizer import END, MAX_LENGTH, START, Tokenizer
 from .files import read_json, read_text, write_json, write_text
+from .options import all_of, require
 
 # What the files may say that changes ids -> the values that minisd supports, the default first.
 SUPPORTED = {
@@ -18,13 +19,10 @@ SUPPORTED = {
     "additional_special_tokens": [None, [], {}],
     "extra_special_tokens": [None, [], {}],
     "model_specific_special_tokens": [None, {}],
-    "padding_side": ["right"],
-    "truncation_side": ["right"],
     "split_special_tokens": [False, None],
-    "fast_tokenizer_files": [None],  # a tokenizer.json of another name
     "init_inputs": [None, []],
-    "vocab": [None],
-    "merges": [None],
+    **all_of("padding_side truncation_side", "right"),
+    **all_of("fast_tokenizer_files vocab merges", None),  # files of other names
 }
 NAMED = list(SUPPORTED)[:7]  # the special tokens, in transformers' order
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -101,10 +99,9 @@ def read_options(files: dict[str, dict]) -> dict:
         file, raw = said.get(key, ("", supported[0]))
         value, fold = read_token(raw)
         new = key.endswith("_token") and isinstance(value, str)
-        if value not in supported and (new or key in SUPPORTED):
-            known = " or ".join(map(repr, supported))
-            found = f"{quote(key)[1:-1]} is {quote(value)}"
-            raise InputError(f"{file}: {found}; minisd supports {known}")
+        if new or key in SUPPORTED:
+            with located(file):
+                require({key: value}, {key: supported})
         if key in NAMED:
             named.setdefault((value, isinstance(raw, dict), fold))
     folded = {token: fold for token, _, fold in named}  # the last one counts
@@ -122,8 +119,8 @@ def read_options(files: dict[str, dict]) -> dict:
     file, length = said.get("model_max_length", said.get("max_len", ("", None)))
     if length is None or (isinstance(length, int | float) and length > 1e6):
         length = MAX_LENGTH  # transformers writes 1e30 for "not set"
-    if type(length) is not int or length < 2:
-        raise InputError(f"{file}: model_max_length is {quote(length)}, no whole number from 2 on")
+    with located(file):
+        check_number("model_max_length", length, 2, whole=True)
     folded = [token for token, fold in folded.items() if fold]
     known_words, pad = config.get("known_words"), read_token(pad)[0]
     return {"max_length": length, "known_words": known_words, "pad": pad, "folded": folded}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, quote
+from ..errors import check_choice
 from ..files import SHIPPED
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -24,8 +24,7 @@ def load_digits(split: str = "train") -> tuple[Tensor, Tensor]:
     split is "train" (8,000) or "test" (2,000). Raises InputError for another split and
     FileNotFoundError without data/digits.npz.
     """
-    if split not in ("train", "test"):
-        raise InputError(f'split must be "train" or "test", not {quote(split)}')
+    check_choice("split", split, ("train", "test"))
     if not PATH.exists():
         raise FileNotFoundError(
             f"the handwritten digits are missing: {PATH}; restore data/digits.npz"

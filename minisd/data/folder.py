@@ -7,7 +7,6 @@ or in subfolders; `name.txt` beside `name.png`; a folder for each class, whose n
 import csv
 import hashlib
 import json
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import InputError, quote
+from ..errors import InputError, check_choice, quote, shorten
 from ..text import file_name, utf8
 from .dataset import POOL_BATCH, Batch, Dataset
 
@@ -70,8 +69,7 @@ class Pictures(Dataset):
 
     def batch(self, size: int, split="train", generator=None, device="cpu") -> Batch:
         """`size` captioned pictures, drawn at random with replacement."""
-        if split not in self.indices:
-            raise InputError(f'split must be "train" or "test", not {split!r}')
+        check_choice("split", split, self.indices)
         chosen = torch.randint(len(self.indices[split]), (size,), generator=generator)
         return self.take(self.indices[split][chosen], device)
 
@@ -133,7 +131,7 @@ class Folder(Pictures):
                 pixels.append(read_picture(path, image_size))
                 captions.append(caption)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                reason = textwrap.shorten(f"{error or type(error).__name__}", 200)
+                reason = shorten(f"{error or type(error).__name__}", 200)
                 self.skipped.append(f"skipped {quote(str(path), 200)}: {reason}")
         super().__init__(utf8(str(folder)), pixels, captions)
 
@@ -212,7 +210,7 @@ def read_metadata(path: Path) -> list[tuple[Path, str]]:
             name, text = file_name(name), utf8(str(text))
         except (ValueError, KeyError, TypeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            reason = textwrap.shorten(reason, 200, placeholder=" ...")
-            raise InputError(f"{path}: row {number} cannot be read: {reason}") from error
+            found = f"row {number} cannot be read: {shorten(reason, 200)}"
+            raise InputError(f"{path}: {found}") from error
         pairs.append((path.parent / name, text))
     return pairs

@@ -6,13 +6,14 @@ To add a sampler, write its class and give it a name in SAMPLERS.
 """
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import InputError, quote
+from ..errors import InputError, check_choice, check_number, quote
 from .noise import Generators, draw_noise
 from .schedule import NoiseSchedule, predictions
 
@@ -164,9 +165,7 @@ class DPMSolver2M(Sampler):
         """As in diffusers: one timestep more is chosen, and the cleanest left out."""
         if schedule.config.timestep_spacing == "trailing":
             return Sampler.pairs(schedule, steps)
-        if not 1 <= steps < len(schedule):
-            most = len(schedule) - 1
-            raise InputError(f"the number of steps must be from 1 to {most}, not {steps}")
+        check_number("the number of steps", steps, 1, len(schedule) - 1, whole=True)
         return consecutive(schedule.timesteps(steps + 1)[:-1])
 
     def step(self, now):
@@ -302,14 +301,13 @@ def trajectory(
     after every step; latents that it returns replace x_s. Raises InputError, at the first point,
     for an unknown sampler, steps or start out of range, or a sampler that takes no eta.
     """
-    if sampler not in tuple(SAMPLERS):
-        raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, not {quote(sampler)}")
-    if not 0 <= eta <= 1 or (eta and not SAMPLERS[sampler].takes_eta):
+    check_choice("sampler", sampler, SAMPLERS)
+    if not isinstance(eta, Real) or not 0 <= eta <= (1 if SAMPLERS[sampler].takes_eta else 0):
         names = " or ".join(name for name, kind in SAMPLERS.items() if kind.takes_eta)
-        raise InputError(f"eta must be from 0 to 1, and 0 unless the sampler is {names}, not {eta}")
+        found = f"and 0 unless the sampler is {names}, not {quote(eta)}"
+        raise InputError(f"eta must be from 0 to 1, {found}")
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
-    if not 0 <= start < steps:
-        raise InputError(f"start must be from 0 to {steps - 1}, not {start}")
+    check_number("start", start, 0, steps - 1, whole=True)
     solver = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator)
     x = x_T if start else solver.begin(x_T, pairs[0][0])
     for t, s in pairs[start:]:

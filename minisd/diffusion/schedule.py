@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, quote
+from ..errors import InputError, check_choice, check_number, quote
 
 ALLOWED = {
     "num_train_timesteps": range(2, 1_000_001),
@@ -43,11 +43,10 @@ class ScheduleConfig:
     def __post_init__(self):
         """InputError for a value of a wrong type or out of range."""
         for name, allowed in ALLOWED.items():
-            value, asked = getattr(self, name), " or ".join(map(repr, allowed[:3]))
             if isinstance(allowed, range):
-                asked = f"a whole number from {allowed[0]} to {allowed[-1]}"
-            if type(value) is not type(allowed[0]) or value not in allowed:
-                raise InputError(f"{name} must be {asked}, not {quote(value)}")
+                check_number(name, getattr(self, name), allowed[0], allowed[-1], whole=True)
+            else:
+                check_choice(name, getattr(self, name), allowed)
         start, end = self.beta_start, self.beta_end
         if not (isinstance(start, Real) and isinstance(end, Real) and 0 < start <= end < 1):
             given = f"beta_start {quote(start)} and beta_end {quote(end)}"
@@ -133,8 +132,7 @@ class NoiseSchedule:
         1 <= count <= T and every timestep is below T.
         """
         total, spacing, offset = len(self), self.config.timestep_spacing, self.config.steps_offset
-        if not 1 <= count <= total:
-            raise InputError(f"the number of steps must be from 1 to {total}, not {count}")
+        check_number("the number of steps", count, 1, total, whole=True)
         if spacing == "linspace":
             chosen = np.linspace(0, total - 1, count)[::-1]
             if not whole:

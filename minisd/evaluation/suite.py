@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import Dataset, OneDigit, World, cycle
-from ..errors import InputError
+from ..errors import InputError, check_number
 from ..pipeline import StableDiffusion
 from . import features
 from .autoencoder import evaluate_autoencoder
@@ -78,8 +78,7 @@ def draw_synthetic(pipe: StableDiffusion, world: World, settings: Settings):
 def check(settings: Settings, dataset: Dataset) -> None:
     """InputError for what cannot be measured."""
     count, synthetic = settings.samples, settings.synthetic
-    if count < 2:
-        raise InputError(f"samples must be at least 2, one seen and one held out, not {count}")
+    check_number("samples", count, 2, whole=True)  # one seen and one held out
     if synthetic and synthetic < MIN_SYNTHETIC:
         enough = f"take {MIN_SYNTHETIC} or more"
         raise InputError(f"{synthetic} pictures are too few to train a classifier on; {enough}")

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, check_number
 from ..files import open_atomically
 from ..machine import channels_last, mixed_precision
 from . import parallel
@@ -37,13 +37,12 @@ class Recipe:
     def __post_init__(self):
         """InputError for numbers that cannot train."""
         limits = {"learning_rate": 10, "warmup": 1, "ema_decay": 1, "weight_decay": 10}
-        for name, value in asdict(self).items():
-            if name in limits and not 0 <= value <= limits[name]:
-                raise InputError(f"{name} must be from 0 to {limits[name]}, not {value}")
-            if name == "learning_rate" and value == 0:
-                raise InputError("learning_rate must be more than 0, or nothing is learnt")
-            if name not in limits and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
+        for name, most in limits.items():
+            check_number(name, getattr(self, name), 0, most)
+        for name in ("steps", "batch_size"):
+            check_number(name, getattr(self, name), 1, whole=True)
+        if self.learning_rate == 0:
+            raise InputError("learning_rate must be more than 0, or nothing is learnt")
 
 
 def repeat_bits() -> None:

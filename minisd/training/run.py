@@ -9,7 +9,7 @@ import torch
 
 from ..data import Dataset
 from ..diffusion import NoiseSchedule
-from ..errors import InputError, quote
+from ..errors import InputError, located, quote
 from ..models import AutoencoderConfig, CLIPConfig, TextConfig, UNetConfig, VisionConfig
 from ..tokenizer import Tokenizer
 from .loop import Recipe
@@ -106,10 +106,8 @@ def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
             raise InputError(message) from error
     changed = {}
     for name, config in configs.items():
-        try:
+        with located(name):
             changed[name] = replace(config, **changes[name])
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
     return changed
 
 

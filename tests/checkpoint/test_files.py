@@ -255,8 +255,8 @@ def test_a_wrong_configuration_is_named_with_its_file(folder):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"in_channels": 0}))
     assert one_line(folder) == (
-        f"{path}: this U-Net is not of Stable Diffusion 1.x: in_channels is 0, "
-        "not a whole number from 1 to 65535"
+        f"{path} is not of Stable Diffusion 1.x: "
+        "in_channels must be a whole number from 1 to 65536, not 0"
     )
 
 

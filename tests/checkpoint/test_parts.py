@@ -148,9 +148,13 @@ XL, CONTROL = "StableDiffusionXLPipeline", ["diffusers", "ControlNetModel"]
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("_class_name", XL, f"_class_name is '{XL}', not 'StableDiffusionPipeline'"),
-        ("unet", None, "unet is None, not ['diffusers', 'UNet2DConditionModel']"),
-        ("vae", ["x", "Tiny"], "vae is ['x', 'Tiny'], not ['diffusers', 'AutoencoderKL']"),
+        ("_class_name", XL, f"_class_name is '{XL}'; minisd supports 'StableDiffusionPipeline'"),
+        ("unet", None, "unet is None; minisd supports ['diffusers', 'UNet2DConditionModel']"),
+        (
+            "vae",
+            ["x", "Tiny"],
+            "vae is ['x', 'Tiny']; minisd supports ['diffusers', 'AutoencoderKL']",
+        ),
         ("controlnet", CONTROL, f"minisd does not know 'controlnet', here {CONTROL}"),
     ],
     ids=["class", "null", "vae", "unknown"],
@@ -162,8 +166,7 @@ def test_other_pipelines_are_refused(tiny_weights, tmp_path, key, value, line):
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(InputError) as error:
         StableDiffusion.from_pretrained(folder)
-    what = "this pipeline is not of Stable Diffusion 1.x"
-    assert str(error.value) == f"{path}: {what}: {line}"
+    assert str(error.value) == f"{path} is not of Stable Diffusion 1.x: {line}"
 
 
 def test_a_save_that_is_cut_short_passes_for_no_checkpoint(tmp_path, monkeypatch):

@@ -48,9 +48,8 @@ def test_a_schedule_survives_its_file_and_diffusers_reads_the_same(tmp_path, con
 def test_what_diffusers_would_draw_otherwise_is_not_saved_without_a_word(tmp_path):
     with pytest.raises(InputError) as told:
         save_scheduler(tmp_path, asdict(ScheduleConfig()), "heun")
-    supported = "with HeunDiscreteScheduler, minisd supports only False"
-    path = tmp_path / "scheduler_config.json"
-    assert str(told.value) == f"{path}: rescale_betas_zero_snr is True; {supported}"
+    place = f"{tmp_path / 'scheduler_config.json'}, HeunDiscreteScheduler"
+    assert str(told.value) == f"{place}: rescale_betas_zero_snr is True; minisd supports False"
     assert not list(tmp_path.iterdir())
 
     early = replace(SCHEDULES[1], steps_offset=0)
@@ -125,14 +124,14 @@ def test_a_stand_in_reads_as_the_class_it_stands_for(tmp_path, name):
         ({"_class_name": ["DDIMScheduler"]}, "the scheduler must be .*, not \\['DDIMScheduler'\\]"),
         (
             {"_class_name": "DDIMScheduler", "trained_betas": [0.1, 0.2]},
-            "trained_betas is \\[0.1, 0.2\\]; with DDIMScheduler, minisd supports only None",
+            "trained_betas is \\[0.1, 0.2\\]; minisd supports None",
         ),
-        ({"_class_name": "DDIMScheduler", "magic": 1}, "'magic' is an option that minisd does not"),
+        ({"_class_name": "DDIMScheduler", "magic": 1}, "minisd does not know 'magic', here 1"),
     ],
 )
 def test_what_minisd_does_not_have_is_refused_in_one_line(tmp_path, content, message):
     (tmp_path / "scheduler_config.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=f"scheduler_config.json: {message}"):
+    with pytest.raises(InputError, match=f"scheduler_config.json(, DDIMScheduler)?: {message}"):
         load_scheduler(tmp_path)
 
 
@@ -222,7 +221,7 @@ def test_whatever_a_key_says_the_samples_are_those_of_diffusers_or_it_is_refused
         try:
             theirs = their_sample(tmp_path, name, noise, steps)
         except Exception:  # diffusers' types; nobody reads the value afterwards
-            assert key in NO_EFFECT
+            assert key in NO_EFFECT.split()
             continue
         assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4), (key, value, ours, theirs)
         drawn.setdefault(key, []).append(ours)

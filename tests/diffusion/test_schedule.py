@@ -152,9 +152,13 @@ def test_an_unknown_option_is_refused_by_name(option):
         ("num_train_timesteps", 10**100, "not 100000000000000.* ... .*000$"),
         ("num_train_timesteps", math.nan, "not nan"),
         ("steps_offset", -1, "a whole number from 0 to 999999, not -1"),
-        ("rescale_betas_zero_snr", 1, "False or True, not 1"),
-        ("set_alpha_to_one", None, "False or True, not None"),
-        ("timestep_spacing", ["leading"], "'trailing', not \\['leading'\\]"),
+        ("rescale_betas_zero_snr", 1, "one of False, True, not 1"),
+        ("set_alpha_to_one", None, "one of False, True, not None"),
+        (
+            "timestep_spacing",
+            ["leading"],
+            "one of leading, .*, trailing, not \\['leading'\\]",
+        ),
     ],
 )
 def test_a_wrong_type_or_size_is_refused_by_name(option, value, message):

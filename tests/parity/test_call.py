@@ -269,7 +269,7 @@ REFUSED = [
         {"prompt": PROMPT, "height": 36, "width": 32},
         "height and width must be multiples of 8, not 36x32",
     ),
-    ({"prompt": PROMPT, "height": 32, "width": "32"}, "width must be a number, not '32'"),
+    ({"prompt": PROMPT, "height": 32, "width": "32"}, "width must be a whole number, not '32'"),
     (
         {"prompt": PROMPT, "generator": seeds(0, 1)},
         "2 generators do not fit 1 pictures",
@@ -286,10 +286,10 @@ REFUSED = [
         {"prompt": PROMPT, "sigmas": [9.0, 1.0]},
         "minisd takes no timesteps or sigmas; give num_inference_steps",
     ),
-    ({"prompt": PROMPT, "clip_skip": 3}, "clip_skip must be from 0 to 2, not 3"),
+    ({"prompt": PROMPT, "clip_skip": 3}, "clip_skip must be a whole number from 0 to 2, not 3"),
     (
         {"prompt": PROMPT, "num_images_per_prompt": None},
-        "num_images_per_prompt must be a number, not None",
+        "num_images_per_prompt must be a whole number of at least 1, not None",
     ),
     (
         {"prompt": PROMPT, "callback_on_step_end": 3},

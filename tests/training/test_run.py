@@ -47,7 +47,7 @@ def test_fields_that_must_agree_can_be_changed_together():
         ("steps=3", "'steps=3' is not one of"),
         ("unet.steps=many", "unet.steps cannot be 'many'; it looks like steps=1350"),
         ("unet.steps=1.5", "unet.steps cannot be '1.5'"),
-        ("unet.steps=0", "steps must be at least 1"),
+        ("unet.steps=0", "steps must be a whole number of at least 1"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused_with_what_exists(setting, message):
