@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import commands, data
 from .diffusion import SAMPLERS
-from .errors import InputError
+from .errors import InputError, shorten
 from .evaluation import Settings
 from .pipeline import WEIGHTS
 from .training import parallel
@@ -42,9 +42,16 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, but what it quotes is shortened."""
+
+    def error(self, message: str):
+        super().error(shorten(message, 200))
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     about = "Stable Diffusion in miniature: a caption becomes a picture."
-    parser = argparse.ArgumentParser("python -m minisd", description=about)
+    parser = Parser("python -m minisd", description=about)
     count, factor, seed = number(int, 1, 1024), number(float, 0.001, 1000), number(int, 0, MAX_SEED)
     subparsers = parser.add_subparsers(dest="command", required=True)
     train = subparsers.add_parser("train", help="train all three networks, end to end")
@@ -103,9 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
             return parallel.launch(options.processes, command)
         options.run(options)
     except OSError as error:
-        tell(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        file = f"{shorten(str(error.filename), 200)}: " if error.filename else ""
+        tell(f"error: {file}{error.strerror or error}")
         return 1
-    except InputError as error:
+    except (InputError, Warning) as error:  # python -W error makes errors of notes
         tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:

@@ -42,6 +42,13 @@ WEIGHTS = SHIPPED / "weights"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in which the networks compute
 
 
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """InputError unless networks can compute and be stored in it."""
+    if dtype is not None and dtype not in DTYPES:
+        known = ", ".join(map(str, DTYPES))
+        raise InputError(f"dtype must be one of {known}, not {quote(dtype)}")
+
+
 @dataclass(eq=False, repr=False)
 class StableDiffusion:
     """All that a checkpoint holds, and the walk from a prompt to its pictures."""
@@ -148,9 +155,7 @@ class StableDiffusion:
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        if dtype is not None and dtype not in DTYPES:
-            known = ", ".join(map(str, DTYPES))
-            raise InputError(f"dtype must be one of {known}, not {quote(dtype)}")
+        check_dtype(dtype)
         device = self.device if device is None else pick_device(device)
         for network in self.networks:
             network.to(device, dtype)
@@ -255,6 +260,7 @@ class StableDiffusion:
         transformers computes in the type in which it is stored. A checkpoint that was there is
         replaced; if that is cut short, what is left is refused at loading.
         """
+        check_dtype(dtype)
         directory, schedule = Path(directory), vars(self.schedule.config)
         # first, as diffusers has no words for some schedules
         checkpoint.save_scheduler(directory / "scheduler", schedule, self.sampler)
