@@ -14,13 +14,14 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, quote
 from ..files import open_atomically
 from ..machine import channels_last, mixed_precision
 from . import parallel
 from .optimizers import optimizers_for
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
+MOST = 10**7  # steps of a recipe, or pictures of a batch
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Recipe:
                 raise InputError(f"{name} must be from 0 to {limits[name]}, not {value}")
             if name == "learning_rate" and value == 0:
                 raise InputError("learning_rate must be more than 0, or nothing is learnt")
-            if name not in limits and value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}")
+            if name not in limits and not 1 <= value <= MOST:
+                bounds = f"at least 1 and at most {MOST}"
+                raise InputError(f"{name} must be {bounds}, not {quote(value)}")
 
 
 def repeat_bits() -> None:
