@@ -27,6 +27,9 @@ GUIDANCE = "guidance scale (the checkpoint's own)"
 RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
 STEPS = "sampling steps (%(default)s)"
 MAX_SEED = 2**32 - 1
+# How a worker starts: with this package, not one of that name in the working directory
+ROOT = str(Path(__file__).resolve().parents[1])
+START = f"import sys; sys.path.insert(0, {ROOT!a}); from minisd.__main__ import start; start()"
 SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
 
 
@@ -106,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: tell(f"note: {message}")
     try:
         if getattr(options, "processes", 1) > 1 and not parallel.launched():
-            command = [sys.executable, "-m", "minisd", *(arguments or sys.argv[1:])]
+            command = [sys.executable, "-c", START, *(arguments or sys.argv[1:])]
             return parallel.launch(options.processes, command)
         options.run(options)
     except OSError as error:

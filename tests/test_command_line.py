@@ -445,6 +445,15 @@ def test_several_processes_refuse_with_one_line(tmp_path):
     )
 
 
+def test_several_processes_run_this_package_wherever_they_start(tmp_path, capfd):
+    for path in (tmp_path / "minisd" / "__init__.py", tmp_path / "run" / "thesis.txt"):
+        path.parent.mkdir()
+        path.write_text("raise SystemExit('another minisd')")
+    assert command_line.main(["train", "--processes", "2", "--out", "run"]) == 1
+    line = "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
+    assert capfd.readouterr() == ("", line)
+
+
 def test_a_prompt_of_half_a_character_is_one_short_line(tiny_weights, tmp_path):
     prompt = os.fsdecode(b"x" * 20_000 + b"\xff")
     done = shell("sample", prompt, "--weights", tiny_weights, "--out", tmp_path / "x.png")
