@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import commands, data
 from .diffusion import SAMPLERS
-from .errors import InputError
+from .errors import InputError, shorten
 from .evaluation import Settings
 from .pipeline import WEIGHTS
 from .training import parallel
@@ -26,6 +26,9 @@ CLASSIFIER = "draw N more pictures, train a digit classifier on them alone, test
 GUIDANCE = "guidance scale (the checkpoint's own)"
 RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
 STEPS = "sampling steps (%(default)s)"
+# How a worker starts: with this package, not one of that name in the working directory
+ROOT = str(Path(__file__).resolve().parents[1])
+START = f"import sys; sys.path.insert(0, {ROOT!a}); from minisd.__main__ import start; start()"
 SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
 
 
@@ -41,9 +44,16 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, but what it quotes is shortened."""
+
+    def error(self, message: str):
+        super().error(shorten(message, 200))
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     about = "Stable Diffusion in miniature: a caption becomes a picture."
-    parser = argparse.ArgumentParser("python -m minisd", description=about)
+    parser = Parser("python -m minisd", description=about)
     count, factor = number(int, 1, 1024), number(float, 0.001, 1000)
     seed = number(int, 0, commands.MAX_SEED)
     subparsers = parser.add_subparsers(dest="command", required=True)
@@ -99,13 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_: tell(f"note: {message}")
     try:
         if getattr(options, "processes", 1) > 1 and not parallel.launched():
-            command = [sys.executable, "-m", "minisd", *(arguments or sys.argv[1:])]
+            command = [sys.executable, "-c", START, *(arguments or sys.argv[1:])]
             return parallel.launch(options.processes, command)
         options.run(options)
     except OSError as error:
-        tell(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        file = f"{shorten(str(error.filename), 200)}: " if error.filename else ""
+        tell(f"error: {file}{error.strerror or error}")
         return 1
-    except InputError as error:
+    except (InputError, Warning) as error:  # python -W error makes errors of notes
         tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:

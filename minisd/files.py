@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError
+from .errors import InputError, shorten
 
 INSTALLED = Path(__file__).resolve().with_name("shipped")  # where pyproject.toml puts data/
 SHIPPED = INSTALLED if INSTALLED.exists() else INSTALLED.parents[1] / "data"  # or in a checkout
+LONGEST = 250  # bytes of a name: file systems take 255, and ".tmp" is added
 
 
 @contextmanager
@@ -36,6 +37,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 def check_writable(path: Path) -> None:
     """InputError if no file can be written at `path`. Its folders need not be there yet."""
+    if any(len(os.fsencode(name)) > LONGEST for name in path.parts):
+        raise InputError(f"{shorten(str(path), 200)}: names may have {LONGEST} bytes, no more")
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a folder or a device, and a file is needed")
     above = next(folder for folder in path.absolute().parents if folder.exists())

@@ -40,6 +40,12 @@ WEIGHTS = SHIPPED / "weights"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # in which the networks compute
 
 
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """InputError unless networks can compute and be stored in it."""
+    if dtype is not None:
+        check_choice("dtype", dtype, DTYPES)
+
+
 @dataclass(eq=False, repr=False)
 class StableDiffusion:
     """All that a checkpoint holds, and the walk from a prompt to its pictures."""
@@ -147,8 +153,7 @@ class StableDiffusion:
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        if dtype is not None:
-            check_choice("dtype", dtype, DTYPES)
+        check_dtype(dtype)
         device = self.device if device is None else pick_device(device)
         for network in self.networks:
             network.to(device, dtype)
@@ -253,6 +258,7 @@ class StableDiffusion:
         transformers computes in the type in which it is stored. A checkpoint that was there is
         replaced; if that is cut short, what is left is refused at loading.
         """
+        check_dtype(dtype)
         directory, schedule = Path(directory), vars(self.schedule.config)
         # first, as diffusers has no words for some schedules
         checkpoint.save_scheduler(directory / "scheduler", schedule, self.sampler)

@@ -95,6 +95,12 @@ def test_where_a_pipeline_cannot_go(pipe, arguments, message):
     assert pipe.dtype == torch.float32
 
 
+def test_weights_are_not_stored_as_numbers_that_cannot_hold_them(pipe, tmp_path):
+    with pytest.raises(InputError, match="dtype must be one of .*, not torch.int8"):
+        pipe.save_pretrained(tmp_path, torch.int8)
+    assert not list(tmp_path.iterdir())
+
+
 # Numbers that are not finite
 
 

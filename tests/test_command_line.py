@@ -315,6 +315,29 @@ def test_argparse_refuses_in_its_own_words(run, tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("arguments", [(), ("sample", "red", "--steps"), ("evaluate",)])
+def test_argparse_quotes_no_more_than_needed(run, arguments):
+    _, _, lines = run(*arguments, "9" * 9000)
+    assert "error: " in lines[-1] and " ... " in lines[-1] and len(lines[-1]) < 300
+
+
+def test_an_error_of_the_system_names_a_file_in_short(run, monkeypatch):
+    def save(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "d/" * 900 + "x.png")
+
+    monkeypatch.setattr(commands, "sample", save)
+    code, _, lines = run("sample", "a red seven")
+    assert (code, len(lines)) == (1, 1) and len(lines[0]) < 300
+    assert lines[0].startswith("minisd: error: d/d/d/")
+    assert lines[0].endswith("d/d/x.png: No such file or directory")
+
+
+def test_a_note_that_python_makes_an_error_is_one_line_too(refused, tiny_weights):
+    warnings.simplefilter("error", UserWarning)  # as python -W error does
+    line = refused("sample", "an elephant", "--weights", tiny_weights, "--steps", 1)
+    assert line == "the model never saw these words: elephant"
+
+
 # Damaged weights
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -421,6 +444,15 @@ def test_several_processes_refuse_with_one_line(tmp_path):
     assert done.stderr == (
         "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
     )
+
+
+def test_several_processes_run_this_package_wherever_they_start(tmp_path, capfd):
+    for path in (tmp_path / "minisd" / "__init__.py", tmp_path / "run" / "thesis.txt"):
+        path.parent.mkdir()
+        path.write_text("raise SystemExit('another minisd')")
+    assert command_line.main(["train", "--processes", "2", "--out", "run"]) == 1
+    line = "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
+    assert capfd.readouterr() == ("", line)
 
 
 def test_a_prompt_of_half_a_character_is_one_short_line(tiny_weights, tmp_path):

@@ -92,6 +92,10 @@ def test_a_place_for_a_file_is_looked_at_without_writing(tmp_path, monkeypatch):
     if os.path.exists(os.devnull):
         with pytest.raises(InputError, match="is a folder or a device"):
             check_writable(files.Path(os.devnull))
+    check_writable(folder / "new" / ("n" * 246 + ".png"))
+    for place in (folder / "new" / ("n" * 247 + ".png"), folder / ("\u00e9" * 126) / "name"):
+        with pytest.raises(InputError, match=": names may have 250 bytes, no more$"):
+            check_writable(place)
     with pytest.raises(InputError, match=r"name cannot be written: .*file is not a folder"):
         check_writable(file / "new" / "name")
     monkeypatch.setattr(files.os, "access", lambda path, mode: False)

@@ -189,3 +189,10 @@ def clip_from_hf(hf: dict) -> CLIPConfig:
         with located(key):
             towers.append(from_hf(tower))
     return CLIPConfig(*towers, hf["projection_dim"])
+
+
+def check_configs(unet: UNetConfig, autoencoder: AutoencoderConfig, clip: CLIPConfig) -> None:
+    """InputError, before they are trained, for networks that could be written but not read."""
+    unet_from_hf(unet_to_hf(unet))
+    autoencoder_from_hf(autoencoder_to_hf(autoencoder, sample_size=clip.vision.image_size))
+    clip_from_hf(clip_to_hf(clip))

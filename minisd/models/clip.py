@@ -44,7 +44,7 @@ class VisionConfig:
 
     def __post_init__(self):
         """InputError unless patches fill the picture."""
-        if self.image_size % self.patch_size:
+        if self.patch_size < 1 or self.image_size % self.patch_size:
             raise InputError(f"patches of {self.patch_size} do not fill {self.image_size} pixels")
 
 

@@ -21,6 +21,7 @@ from . import parallel
 from .optimizers import optimizers_for
 
 SAVE_EVERY = 30.0  # seconds between checkpoints
+MOST = 10**7  # steps of a recipe, or pictures of a batch
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Recipe:
         for name, most in limits.items():
             check_number(name, getattr(self, name), 0, most)
         for name in ("steps", "batch_size"):
-            check_number(name, getattr(self, name), 1, whole=True)
+            check_number(name, getattr(self, name), 1, MOST, whole=True)
         if self.learning_rate == 0:
             raise InputError("learning_rate must be more than 0, or nothing is learnt")
 

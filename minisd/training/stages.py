@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import write_json
+from ..checkpoint import check_configs, write_json
 from ..data import POOL_BATCH
 from ..errors import InputError
 from ..files import check_writable
@@ -193,7 +193,8 @@ def check(run: Run, resume: bool) -> None:
 
 @torch.no_grad()
 def check_networks(run: Run) -> None:
-    """Build all networks and run each once."""
+    """Look whether a checkpoint can hold all networks; then build each and run it once."""
+    check_configs(run.unet_config, run.autoencoder_config, run.clip_config())
     images = torch.zeros(2, 3, run.dataset.image_size, run.dataset.image_size)
     clip = CLIP(run.clip_config())
     ids = torch.zeros(2, clip.config.text.max_length, dtype=torch.long)

@@ -47,7 +47,8 @@ def test_fields_that_must_agree_can_be_changed_together():
         ("steps=3", "'steps=3' is not one of"),
         ("unet.steps=many", "unet.steps cannot be 'many'; it looks like steps=1350"),
         ("unet.steps=1.5", "unet.steps cannot be '1.5'"),
-        ("unet.steps=0", "steps must be a whole number of at least 1"),
+        ("unet.steps=0", "steps must be a whole number from 1 to 10000000, not 0"),
+        ("unet.batch_size=1" + "0" * 99, "batch_size must be a whole number from 1 to 10000000"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused_with_what_exists(setting, message):
@@ -63,6 +64,7 @@ def test_a_setting_that_means_nothing_is_refused_with_what_exists(setting, messa
         ("text.max_length=77", "text has no 'max_length' to set"),
         ("unet.block_out_channels=48,", "it looks like block_out_channels=32,64"),
         ("vision.patch_size=5", "vision: patches of 5 do not fill 32 pixels"),
+        ("vision.patch_size=0", "vision: patches of 0 do not fill 32 pixels"),
         ("unet.cross_attention=yes,no", "it looks like cross_attention=true,true"),
         ("unet.block_out_channels=48", "block_out_channels has 1 levels and cross_attention 2"),
     ],
@@ -83,6 +85,23 @@ def test_networks_that_do_not_fit_together_are_refused_before_anything_is_writte
     with pytest.raises(InputError, match="these networks do not fit together") as error:
         stages.train_all(run)
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("text.num_layers=0", "num_hidden_layers is 0"),
+        ("vision.num_layers=-1", "num_hidden_layers is -1"),
+        ("unet.layers_per_block=0", "layers_per_block is 0"),
+        ("autoencoder.layers_per_block=0", "layers_per_block is 0"),
+    ],
+)
+def test_networks_that_no_checkpoint_can_hold_are_refused_before_they_are_trained(
+    tmp_path, setting, found
+):
+    run = Run(tmp_path, ONE, networks=override(NETWORKS, [setting]))
+    with pytest.raises(InputError, match=f"not of Stable Diffusion 1.x: {found}, not a whole"):
+        stages.check(run, resume=False)
 
 
 def test_picture_and_tokenizer_and_latents_decide_the_networks_sizes():
