@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+
 from . import commands, data
 from .diffusion import SAMPLERS
 from .errors import InputError, shorten
@@ -145,6 +147,7 @@ def start() -> None:
             stream = io.TextIOWrapper(raw, encoding, line_buffering=True)
         stream.reconfigure(errors="backslashreplace")  # for characters that it does not know
         setattr(sys, name, stream)
+    matplotlib.use("agg")  # a notebook that starts this command names a backend of its own
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops as Ctrl-C does
     sys.exit(main())
 

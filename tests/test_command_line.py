@@ -472,6 +472,12 @@ def test_captions_and_names_are_utf_8_whatever_the_locale(tiny_weights, tmp_path
     assert r"the model never saw these words: s\xe9ven" in done.stderr
 
 
+def test_a_backend_that_is_not_installed_here_is_not_asked_for(tiny_weights, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://of_a_notebook.elsewhere")
+    done = shell("sample", "a red seven", "--weights", tiny_weights, "--steps", 1)
+    assert (done.returncode, done.stdout) == (0, "wrote sample.png\n")
+
+
 def test_an_error_is_one_line_and_no_bar_stands_above_it(tiny_weights, tmp_path):
     done = shell("sample", "a red seven", "--weights", tiny_weights, "--steps", 1001)
     assert done.returncode == 1 and not done.stdout

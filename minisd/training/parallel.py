@@ -85,7 +85,8 @@ def report(codes: list[int | None], heard: list[BinaryIO]) -> None:
 
 def launched() -> bool:
     """Whether the launcher started this process."""
-    return "LOCAL_RANK" in os.environ
+    names = {"LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    return names <= os.environ.keys()
 
 
 def count() -> int:

@@ -242,3 +242,11 @@ def test_a_process_ends_with_its_launcher():
     assert int(process.stdout.readline()) > 0
     process.kill()
     assert process.stdout.read() == ""  # which waits until the worker has closed it, too
+
+
+def test_a_process_with_half_of_a_launchers_variables_trains_alone(monkeypatch):
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with parallel.processes(torch.device("cpu")):
+        assert (parallel.rank(), parallel.count()) == (0, 1)
