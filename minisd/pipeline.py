@@ -301,9 +301,10 @@ class StableDiffusion:
             defaults = SamplingDefaults(**sampling)
             if sampling:  # InputError if the sampler cannot take that many steps
                 SAMPLERS[sampler].pairs(schedule, defaults.num_inference_steps)
+        text_encoder = checkpoint.load_text_encoder(directory / "text_encoder")
         pipe = cls(
-            checkpoint.load_tokenizer(directory / "tokenizer"),
-            checkpoint.load_text_encoder(directory / "text_encoder"),
+            checkpoint.load_tokenizer(directory / "tokenizer", text_encoder.config.max_length),
+            text_encoder,
             checkpoint.load_unet(directory / "unet"),
             checkpoint.load_autoencoder(directory / "vae"),
             schedule,
@@ -312,6 +313,6 @@ class StableDiffusion:
             defaults,
             data,
         )
-        parts = pipe.text_encoder, pipe.unet, pipe.autoencoder, pipe.clip
+        parts = text_encoder, pipe.unet, pipe.autoencoder, pipe.clip
         checkpoint.check_parts(directory, pipe.tokenizer, *parts)
         return pipe.to(device, dtype or torch_dtype)

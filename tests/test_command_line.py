@@ -402,7 +402,6 @@ def remove(path):
         (remove, "unet/config.json"),
         (remove, "tokenizer/vocab.json"),
         (remove, "tokenizer/merges.txt"),
-        (remove, "tokenizer/tokenizer_config.json"),
         (remove, "scheduler/scheduler_config.json"),
         (more_layers, "unet/config.json"),
         (make_sdxl, "unet/config.json"),

@@ -50,9 +50,10 @@ def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer:
+def load_tokenizer(folder: str | Path, unstated: int = MAX_LENGTH) -> Tokenizer:
     """Read what transformers 4 or 5 wrote; tokenizer.json counts before vocab.json and merges.txt.
 
+    unstated: the length in tokens where the files do not say it; transformers takes 77.
     InputError if a file is missing or damaged, or asks for ids that minisd cannot give.
     """
     folder = Path(folder)
@@ -69,14 +70,14 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     try:
         model = files[WHOLE]["model"]  # transformers 5 takes no more of it, either
         merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
-        return Tokenizer(model["vocab"], merges, **read_options(files))
+        return Tokenizer(model["vocab"], merges, **read_options(files, unstated))
     except (InputError, TypeError, KeyError, AttributeError) as error:
         reasons = {InputError: error, KeyError: f"it lacks {error}"}
         reason = reasons.get(type(error), "something in its files is of the wrong type")
         raise InputError(f"{folder} does not hold a sound CLIP tokenizer: {reason}") from error
 
 
-def read_options(files: dict[str, dict]) -> dict:
+def read_options(files: dict[str, dict], unstated: int) -> dict:
     """{name: content} -> what `Tokenizer` takes besides vocab and merges.
 
     Looks where transformers 5 looks. InputError, with file and key, for what is not supported.
@@ -118,7 +119,7 @@ def read_options(files: dict[str, dict]) -> dict:
     _, pad = said.get("pad_token", ("", END))
     file, length = said.get("model_max_length", said.get("max_len", ("", None)))
     if length is None or (isinstance(length, int | float) and length > 1e6):
-        length = MAX_LENGTH  # transformers writes 1e30 for "not set"
+        length = unstated  # transformers writes 1e30 for "not set"
     with located(file):
         check_number("model_max_length", length, 2, whole=True)
     folded = [token for token, fold in folded.items() if fold]

@@ -189,3 +189,13 @@ def test_a_clip_of_another_pipeline_is_not_left_behind(tmp_path):
     pipe.clip = None
     pipe.save_pretrained(tmp_path)
     assert StableDiffusion.from_pretrained(tmp_path).clip is None
+
+
+def test_a_length_that_no_file_states_is_the_text_encoders(tiny_weights, tmp_path):
+    folder = tmp_path / "W"
+    shutil.copytree(tiny_weights, folder)
+    before = StableDiffusion.from_pretrained(folder).tokenizer
+    (folder / "tokenizer" / "tokenizer_config.json").unlink()
+    after = StableDiffusion.from_pretrained(folder).tokenizer
+    assert after.max_length == before.max_length == 16
+    assert after("a red seven").tolist() == before("a red seven").tolist()

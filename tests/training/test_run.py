@@ -90,17 +90,17 @@ def test_networks_that_do_not_fit_together_are_refused_before_anything_is_writte
 @pytest.mark.parametrize(
     ("setting", "found"),
     [
-        ("text.num_layers=0", "num_hidden_layers is 0"),
-        ("vision.num_layers=-1", "num_hidden_layers is -1"),
-        ("unet.layers_per_block=0", "layers_per_block is 0"),
-        ("autoencoder.layers_per_block=0", "layers_per_block is 0"),
+        ("text.num_layers=0", "num_hidden_layers must be a whole number from 1 to 100, not 0"),
+        ("vision.num_layers=-1", "num_hidden_layers must be a whole number from 1 to 100, not -1"),
+        ("unet.layers_per_block=0", "layers_per_block must be a whole number from 1 to 100, not 0"),
+        ("autoencoder.layers_per_block=0", "layers_per_block must be a whole number from 1 to 100, not 0"),
     ],
 )
 def test_networks_that_no_checkpoint_can_hold_are_refused_before_they_are_trained(
     tmp_path, setting, found
 ):
     run = Run(tmp_path, ONE, networks=override(NETWORKS, [setting]))
-    with pytest.raises(InputError, match=f"not of Stable Diffusion 1.x: {found}, not a whole"):
+    with pytest.raises(InputError, match=found):
         stages.check(run, resume=False)
 
 
