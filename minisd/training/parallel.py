@@ -40,6 +40,7 @@ def launch(processes: int, command: list[str]) -> int:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # any free port
     common = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     common["TORCHELASTIC_USE_AGENT_STORE"] = True  # this store, instead of one in process 0
+    common["MINISD_LAUNCHER"] = os.getpid()
     defaults = {"OMP_NUM_THREADS": max(1, (os.cpu_count() or 1) // processes)}
     for name in ("MMAP", "TRIM"):  # glibc keeps up to a gigabyte of freed memory for the next step
         defaults[f"MALLOC_{name}_THRESHOLD_"] = 2**30
@@ -121,7 +122,8 @@ def processes(device: torch.device):
     if not launched():
         yield
         return
-    threading.Thread(target=end_with, args=[os.getppid()], daemon=True).start()
+    launcher = int(os.environ.get("MINISD_LAUNCHER", os.getppid()))  # it may have ended before
+    threading.Thread(target=end_with, args=[launcher], daemon=True).start()
     if device.type == "mps" and os.environ["WORLD_SIZE"] != "1":
         raise InputError("an Apple GPU trains in one process only; or take --device cpu")
     gpu = device.type == "cuda"

@@ -250,3 +250,15 @@ def test_a_process_with_half_of_a_launchers_variables_trains_alone(monkeypatch):
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with parallel.processes(torch.device("cpu")):
         assert (parallel.rank(), parallel.count()) == (0, 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a process does not see its parent end")
+def test_a_process_whose_launcher_ended_before_it_looked_ends_too():
+    worker = "import torch; from minisd.training.parallel import processes\n"
+    worker += "with processes(torch.device('cpu')): pass"
+    common = {"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2", "MINISD_LAUNCHER": "1"}
+    store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # which nobody answers
+    done = subprocess.run(
+        [sys.executable, "-c", worker], env=os.environ | common | store, timeout=60
+    )
+    assert done.returncode == parallel.LOST
