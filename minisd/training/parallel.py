@@ -46,13 +46,16 @@ def launch(processes: int, command: list[str]) -> int:
         defaults[f"MALLOC_{name}_THRESHOLD_"] = 2**30
     heard = [tempfile.TemporaryFile() for _ in range(1, processes)]  # noqa: SIM115
     workers: list[subprocess.Popen] = []
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # for them: Ctrl-C ends this one,
+    hold = getattr(signal, "pthread_sigmask", None)  # Windows has none
+    if hold:
+        hold(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit: Ctrl-C ends this process,
     try:
         for rank, stderr in enumerate([None, *heard]):
             own = {**defaults, **os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
             environment = {name: str(value) for name, value in own.items()}
             workers.append(subprocess.Popen(command, env=environment, stderr=stderr))
-        signal.signal(signal.SIGINT, interrupt)
+        if hold:
+            hold(signal.SIG_UNBLOCK, [signal.SIGINT])
         codes, deadline = [None], math.inf
         while None in codes and time.monotonic() < deadline:
             time.sleep(0.1)
