@@ -53,7 +53,7 @@ def save_tokenizer(folder: str | Path, tokenizer: Tokenizer) -> None:
 def load_tokenizer(folder: str | Path, unstated: int = MAX_LENGTH) -> Tokenizer:
     """Read what transformers 4 or 5 wrote; tokenizer.json counts before vocab.json and merges.txt.
 
-    unstated: the length in tokens where the files do not say it; transformers takes 77.
+    unstated: the length in tokens where the files do not say it, at most transformers' 77.
     InputError if a file is missing or damaged, or asks for ids that minisd cannot give.
     """
     folder = Path(folder)
@@ -119,7 +119,7 @@ def read_options(files: dict[str, dict], unstated: int) -> dict:
     _, pad = said.get("pad_token", ("", END))
     file, length = said.get("model_max_length", said.get("max_len", ("", None)))
     if length is None or (isinstance(length, int | float) and length > 1e6):
-        length = unstated  # transformers writes 1e30 for "not set"
+        length = min(unstated, MAX_LENGTH)  # transformers writes 1e30 for "not set"
     with located(file):
         check_number("model_max_length", length, 2, whole=True)
     folded = [token for token, fold in folded.items() if fold]

@@ -218,6 +218,12 @@ def test_without_a_configuration_there_are_the_defaults_of_transformers(folder):
     assert_equal_to_transformers(folder, 77)
 
 
+def test_an_unstated_length_is_never_more_than_that_of_transformers(folder):
+    (folder / "tokenizer_config.json").unlink()
+    lengths = [load_tokenizer(folder, unstated).max_length for unstated in (16, 77, 128)]
+    assert lengths == [16, 77, 77]
+
+
 def test_windows_line_ends_and_no_unicode_line_ends_in_the_merges(folder):
     before = load_tokenizer(folder)
     text = (folder / "merges.txt").read_bytes()
