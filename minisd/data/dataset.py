@@ -102,6 +102,7 @@ class World(Dataset):
     values: tuple[tuple[str, ...], ...]  # the words for each of their values
     phrasings: tuple[str, ...]  # templates of captions
     keep: tuple[float, ...]  # chances that a caption which may be incomplete names each attribute
+    incomplete: tuple[tuple[bool, ...], ...] = ()  # what the kinds name that evaluation draws
 
     def __init__(self, pool_size: int = 20_480):
         self.pool_size = self.effort * pool_size

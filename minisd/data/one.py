@@ -34,6 +34,13 @@ class OneDigit(World):
         "{place} there is {a} {thing}",
     )
     keep = (0.9, 0.6, 0.6, 0.6)
+    incomplete = (
+        (True, False, False, False),  # a seven
+        (True, True, False, False),  # a red seven
+        (True, False, False, True),  # a seven at the top left
+        (True, True, False, True),  # a red seven at the top left
+        (False, False, False, False),  # the empty prompt
+    )
 
     def say(self, combination, mentioned=(True,) * 4, phrasing=phrasings[0], numeral=False) -> str:
         """The caption of one combination, e.g. `a large red seven at the top left`."""

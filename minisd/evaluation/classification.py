@@ -25,15 +25,17 @@ def evaluate_classifier(
     attributes: Tensor,
     test: Batch,
     seed: int,
+    tricks: bool = True,
 ) -> dict:
     """Train a reader on drawn pictures (n, 3, 32, 32): how many real digits it then reads right.
 
-    attributes (n, 4): what was asked for. Pictures in which the pipeline's own CLIP sees something
-    else are left out, as in Ramesh et al. 2021, "Zero-shot text-to-image generation", section 2.6.
-    Raises InputError if that leaves less than a batch.
+    attributes (n, 4): what was asked for. With tricks, pictures in which the pipeline's own CLIP
+    sees something else are left out, as in Ramesh et al. 2021, "Zero-shot text-to-image
+    generation", section 2.6, and each is distorted anew each time. Raises InputError if CLIP leaves
+    less than a batch.
     """
     asked = len(synthetic)
-    if pipe.clip:
+    if pipe.clip and tricks:
         agrees = (zero_shot(pipe, synthetic, world) == attributes).all(dim=1)
         synthetic, attributes = synthetic[agrees], attributes[agrees]
     if len(synthetic) < BATCH_SIZE:
@@ -43,7 +45,8 @@ def evaluate_classifier(
 
     def batch_of_step() -> tuple[Tensor, Tensor]:
         chosen = torch.randint(len(synthetic), (BATCH_SIZE,), generator=generator)
-        images = distort(synthetic[chosen].to(pipe.device), generator)
+        images = synthetic[chosen].to(pipe.device)
+        images = distort(images, generator) if tricks else images
         return images, attributes[chosen].to(pipe.device)
 
     steps = EPOCHS * len(synthetic) // BATCH_SIZE

@@ -17,14 +17,10 @@ RECALL_AT = (1, 10)
 Features = Callable[[Tensor], Tensor]  # pictures (n, 3, S, S) -> (n, D)
 
 
-def evaluate_frechet(features: Features, drawn: Tensor, real: Tensor, again: Tensor) -> dict:
-    """Distances of pictures (n, 3, S, S) from `real`: {"drawn": ..., "floor": that of `again`}.
-
-    `again` are other real pictures. As samples are finite, perfect pictures would reach the floor.
-    """
+def evaluate_frechet(features: Features, real: Tensor, **pictures: Tensor) -> dict[str, float]:
+    """The distance of each kind of pictures (n, 3, S, S) from the real ones."""
     reference = features(real)  # (n, D)
-    kinds = {"drawn": drawn, "floor": again}
-    return {kind: frechet_distance(features(x), reference) for kind, x in kinds.items()}
+    return {kind: frechet_distance(features(x), reference) for kind, x in pictures.items()}
 
 
 def evaluate_copies(

@@ -19,6 +19,8 @@ def accuracy_table(results: dict) -> Table:
     rows = {}
     for group, label in LABELS.items():
         rows[f"{label}, drawn"] = results[group]["drawn"]
+        if "unguided" in results[group]:
+            rows[f"{label}, guidance 1"] = results[group]["unguided"]
         rows[f"{label}, real renders"] = results[group]["real"]
     rows["autoencoder keeps"] = results["autoencoder"]["kept"]
     if "zero_shot" in results:
@@ -28,6 +30,16 @@ def accuracy_table(results: dict) -> Table:
     return [head, *([label, *(percent(row[n]) for n in names)] for label, row in rows.items())]
 
 
+def incomplete_table(results: dict) -> Table:
+    """What becomes of captions that leave things out."""
+    head = ["% [95% interval], captions that name", "as asked, all decided", "as asked"]
+    table = [[*head, "all decided", "left open: rarest, most frequent value"]]
+    for named, row in results["incomplete"].items():
+        rates = [percent(row[name]) for name in ("whole", "asked", "decided")]
+        table.append([named, *rates, ", ".join(f"{x:.2f}" for x in row["spread"])])
+    return table
+
+
 def quality_table(results: dict) -> Table:
     """Everything that needs no attributes, drawn pictures beside real ones."""
     rows = [["", "drawn", "real"]]
@@ -35,6 +47,8 @@ def quality_table(results: dict) -> Table:
         values = (distance(frechet["drawn"]), f"{distance(frechet['floor'])} (another set)")
         features = {"judge": "the judge's", "CLIP": "its own CLIP's"}[frechet["features"]]
         rows.append([f"Frechet distance in {features} features", *values])
+        if "unguided" in frechet:
+            rows.append(["the same, guidance 1", distance(frechet["unguided"]), ""])
     if score := results.get("clip_score"):
         rows.append(["CLIP score", f"{score['drawn']:.1f}", f"{score['real']:.1f}"])
     for group, cells in results.get("retrieval", {}).items():
@@ -44,9 +58,10 @@ def quality_table(results: dict) -> Table:
     if copies := results.get("copies"):
         label = "copies of training pictures, %"
         rows.append([label, percent(copies["drawn"]), percent(copies["real"])])
-    if cell := results.get("classification_accuracy"):
-        label = f"classification accuracy score, %, from {cell['pictures']:,} drawn pictures"
-        rows.append([label, percent(cell), ""])
+    for name, how in {"classification_accuracy": "", "plain_classification": ", no tricks"}.items():
+        if cell := results.get(name):
+            what = f"classification accuracy score{how}, %"
+            rows.append([f"{what}, from {cell['pictures']:,} drawn pictures", percent(cell), ""])
     rows.append(["reconstruction, PSNR", "", f"{results['autoencoder']['psnr']:.1f} dB"])
     return rows
 
@@ -72,8 +87,9 @@ def settings_line(results: dict) -> str:
 
 
 def format_results(results: dict, markdown: bool = False) -> str:
-    """What `evaluate` measured: a table of attributes, if there are any, and one of the rest."""
+    """What `evaluate` measured: tables of attributes, if there are any, and one of the rest."""
     tables = [accuracy_table(results)] if "seen" in results else []
+    tables += [incomplete_table(results)] if "incomplete" in results else []
     tables.append(quality_table(results))
     blocks = map(to_markdown if markdown else to_text, tables)
     return "\n\n".join([*blocks, settings_line(results)])

@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import Dataset, OneDigit, World, cycle
+from ..data import Batch, Dataset, OneDigit, World, cycle
 from ..errors import InputError, check_number
 from ..pipeline import StableDiffusion
 from . import features
 from .autoencoder import evaluate_autoencoder
 from .classification import evaluate_classifier
+from .incomplete import evaluate_incomplete
 from .judge import Judge
 from .metrics import accuracy
 
 BATCH = 100  # pictures drawn at a time
 MIN_SYNTHETIC = 1000  # the fewest pictures that a classifier is trained on
+PLAIN = 10_000  # pictures for a classifier trained without tricks: no guidance, none left out
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Settings:
 
 @torch.no_grad()
 def draw(
-    pipe: StableDiffusion, captions: list[str], settings: Settings, seed: int, label: str
+    pipe: StableDiffusion, captions: list[str], seed: int, settings: Settings, label: str
 ) -> Tensor:
     """Pictures (B, 3, S, S) in [-1, 1] for the captions."""
     generator = torch.Generator().manual_seed(seed)
@@ -66,13 +68,23 @@ def draw(
     return torch.cat(pictures)
 
 
+def draw_groups(
+    pipe: StableDiffusion, batches: dict[str, Batch], settings: Settings
+) -> dict[str, Tensor]:
+    """Pictures (B, 3, S, S) for the captions of each group."""
+    return {
+        name: draw(pipe, batch.captions, settings.seed + i, settings, f"drawing {name}")
+        for i, (name, batch) in enumerate(batches.items())
+    }
+
+
 def draw_synthetic(pipe: StableDiffusion, world: World, settings: Settings):
     """Pictures to train a classifier on, (n, 3, S, S), and the attributes asked for, (n, A)."""
     wanted = cycle(world.all_combinations(), settings.synthetic, settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     captions, _ = world.write_captions(wanted, generator, 1.0)
     settings = replace(settings, guidance=settings.synthetic_guidance)
-    return draw(pipe, captions, settings, settings.seed + 200, "drawing to train on"), wanted
+    return draw(pipe, captions, settings.seed + 200, settings, "drawing to train on"), wanted
 
 
 def check(settings: Settings, dataset: Dataset) -> None:
@@ -100,11 +112,11 @@ def evaluate(
     world = dataset if isinstance(dataset, World) else None
     groups = dataset.test_groups(settings.samples, settings.seed)
     batches = {name: batch for name, (batch, _) in groups.items()}
-    drawn = {
-        name: draw(pipe, batch.captions, settings, settings.seed + i, f"drawing {name}")
-        for i, (name, batch) in enumerate(batches.items())
-    }
-    pictures = torch.cat(list(drawn.values()))
+    kinds = {"drawn": draw_groups(pipe, batches, settings)}
+    if world and settings.guidance != 1:
+        kinds["unguided"] = draw_groups(pipe, batches, replace(settings, guidance=1.0))
+    sets = {kind: torch.cat(list(drawn.values())) for kind, drawn in kinds.items()}
+    pictures = sets["drawn"]
     real, again = (torch.cat([pair[i].images for pair in groups.values()]) for i in (0, 1))
     generator = torch.Generator().manual_seed(settings.seed + 100)
     count = settings.samples if world else len(batches["held_out"].captions)
@@ -112,14 +124,20 @@ def evaluate(
     results: dict = {"data": dataset.about}
     results["settings"] = vars(settings) | {"samples": len(pictures)}  # a small dataset has fewer
     for name, batch in batches.items() if world else ():
-        kinds = {"drawn": drawn[name], "real": batch.images}
+        images = {kind: drawn[name] for kind, drawn in kinds.items()} | {"real": batch.images}
         results[name] = {
-            kind: accuracy(world.read(judge, images), batch.attributes, world)
-            for kind, images in kinds.items()
+            kind: accuracy(world.read(judge, x), batch.attributes, world)
+            for kind, x in images.items()
         }
+    if world and world.incomplete:
+        default = replace(settings, steps=None)  # as many as a call without arguments takes
+        draw_some = partial(draw, pipe, settings=default, label="drawing incomplete captions")
+        each = max(1, settings.samples // len(world.incomplete))
+        seed = settings.seed + 300
+        results["incomplete"] = evaluate_incomplete(world, judge, draw_some, each, seed)
     clip = partial(features.encode_images, pipe) if pipe.clip else None
     if embed := judge.features if world else clip:
-        frechet = features.evaluate_frechet(embed, pictures, real, again)
+        frechet = features.evaluate_frechet(embed, real, **sets, floor=again)
         results["frechet"] = {**frechet, "features": "judge" if world else "CLIP"}
         # A world's real pictures are new renders; elsewhere the seen ones are training pictures.
         unseen = real if world else batches["held_out"].images
@@ -131,13 +149,17 @@ def evaluate(
         score = features.evaluate_clip_score(pipe, captions, drawn=pictures, real=real)
         results["clip_score"] = score
         results["retrieval"] = {
-            name: features.evaluate_retrieval(pipe, dataset, batch, drawn[name])
+            name: features.evaluate_retrieval(pipe, dataset, batch, kinds["drawn"][name])
             for name, batch in batches.items()
         }
     if settings.synthetic:
-        synthetic = draw_synthetic(pipe, world, settings)
-        score = evaluate_classifier(pipe, world, *synthetic, test, settings.seed)
-        results["classification_accuracy"] = score
+        few = min(PLAIN, settings.synthetic)
+        plain = replace(settings, synthetic=few, synthetic_guidance=1.0)
+        ways = {"classification_accuracy": (settings, True), "plain_classification": (plain, False)}
+        for name, (way, tricks) in ways.items():
+            learnt_from = draw_synthetic(pipe, world, way)
+            score = evaluate_classifier(pipe, world, *learnt_from, test, settings.seed, tricks)
+            results[name] = score
     results["autoencoder"] = evaluate_autoencoder(pipe, judge, dataset, test)
     if world and pipe.clip:
         named = features.zero_shot(pipe, test.images, world)

@@ -31,9 +31,9 @@ class Stub:
     def __call__(self, captions, generator, output_type, **options):
         self.captions += captions
         self.calls.append(options)
-        wanted = torch.tensor([read_caption(c) for c in captions])
-        if not self.listens:
-            wanted = all_combinations()[torch.randint(800, (len(wanted),), generator=generator)]
+        said = torch.tensor([read_caption(c) for c in captions])  # -1 where it says nothing
+        chance = all_combinations()[torch.randint(800, (len(said),), generator=generator)]
+        wanted = torch.where((said >= 0) & self.listens, said, chance)
         images = ONE.batch(len(wanted), "test", generator, attributes=wanted).images
         return SimpleNamespace(images=(images + 1) / 2)
 

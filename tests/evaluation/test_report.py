@@ -17,12 +17,17 @@ def results(tiny_pipe, judge):
 
 ROWS = (
     "seen, drawn",
+    "seen, guidance 1",
     "seen, real renders",
     "held out, drawn",
+    "held out, guidance 1",
     "held out, real renders",
     "autoencoder keeps",
     "CLIP zero-shot",
+    "digit, colour, position",
+    "nothing",
     "Frechet distance",
+    "the same, guidance 1",
     "reconstruction",
     "CLIP score",
     "CLIP retrieval, seen, recall@1,",
@@ -51,10 +56,11 @@ def test_columns_of_the_text_are_aligned(results):
     assert {len(row) for row in rows} == {len(head)}
 
 
-def test_a_classifier_has_its_row(listening):
-    cell = listening[1]["classification_accuracy"]
-    (line,) = [x for x in format_results(listening[1]).splitlines() if "classification" in x]
-    assert percent(cell) in line and "1,000 drawn pictures" in line
+def test_each_classifier_has_its_row(listening):
+    lines = [x for x in format_results(listening[1]).splitlines() if "classification" in x]
+    for name, line in zip(("classification_accuracy", "plain_classification"), lines, strict=True):
+        assert percent(listening[1][name]) in line and "1,000 drawn pictures" in line
+    assert "no tricks" not in lines[0] and "no tricks" in lines[1]
 
 
 def test_the_settings_are_told(results):

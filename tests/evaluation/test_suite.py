@@ -16,10 +16,14 @@ def test_the_settings_reach_the_pipeline(listening):
     stub, results = listening
     expected = {"num_inference_steps": 7, "guidance_scale": 2.5, "sampler": "ddim"}
     expected["guidance_rescale"] = 0.5
-    judged, synthetic = stub.calls[: SAMPLES // BATCH], stub.calls[SAMPLES // BATCH :]
-    assert all(call == expected for call in judged)
-    assert all(call == expected | {"guidance_scale": 1.75} for call in synthetic)
-    assert len(synthetic) == 1000 // BATCH
+    changes = [
+        *[{}] * (SAMPLES // BATCH),
+        *[{"guidance_scale": 1.0}] * (SAMPLES // BATCH),
+        *[{"num_inference_steps": None}] * 5,  # incomplete captions, with the checkpoint's own
+        *[{"guidance_scale": 1.75}] * (1000 // BATCH),  # to train a classifier on
+        *[{"guidance_scale": 1.0}] * (1000 // BATCH),  # and one without tricks
+    ]
+    assert stub.calls == [expected | change for change in changes]
     assert results["settings"] == {
         "samples": SAMPLES,
         "steps": 7,
@@ -86,10 +90,17 @@ def test_too_few_samples_are_refused(judge, samples):
         evaluate(Stub(), judge, WORLD, Settings(samples=samples))
 
 
+def test_without_guidance_nothing_is_drawn_twice(judge):
+    stub = Stub()
+    results = evaluate(stub, judge, WORLD, Settings(samples=40, guidance=1.0))
+    assert len(stub.captions) == 2 * 40  # full captions, then incomplete ones
+    assert "unguided" not in results["seen"].keys() | results["frechet"].keys()
+
+
 def test_what_is_measured_by_default_is_guided_as_the_checkpoint_is_by_default(judge):
     stub = Stub()
     settings = evaluate(stub, judge, WORLD, Settings(samples=40))["settings"]
     assert settings["guidance"] == stub.defaults.guidance_scale
     assert settings["rescale"] == stub.defaults.guidance_rescale
-    assert all(call["guidance_scale"] == settings["guidance"] for call in stub.calls)
+    assert {call["guidance_scale"] for call in stub.calls} == {settings["guidance"], 1.0}
     assert all(call["guidance_rescale"] == settings["rescale"] for call in stub.calls)
