@@ -166,7 +166,7 @@ def test_a_prompt_may_be_anything(run, tiny_weights, tmp_path, prompt):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--sampler", "nonsense"), "unipc, euler, euler_ancestral, heun, not 'nonsense'"),
+        (("--sampler", "nonsense"), "unipc, euler, euler_ancestral, heun, lcm, not 'nonsense'"),
         (("--steps", "0"), "from 1 to 1000, not 0"),
         (("--steps", "1001"), "from 1 to 1000, not 1001"),
         (("--steps", "-5"), "from 1 to 1000, not -5"),

@@ -83,6 +83,11 @@ SCHEDULERS = {
     ),
     "EulerAncestralDiscreteScheduler": Scheduler("euler_ancestral", {}, {}),
     "HeunDiscreteScheduler": Scheduler("heun", FINE, KARRAS | CLIP | NO_ZERO_SNR),
+    "LCMScheduler": Scheduler(
+        "lcm",
+        FINE | LEADING | {"beta_schedule": "scaled_linear"},
+        CLIP | PIXELS | {"original_inference_steps": [50], "timestep_scaling": [10.0]},
+    ),
 }
 SAMPLER_CLASSES = {scheduler.sampler: name for name, scheduler in SCHEDULERS.items()}
 

@@ -270,6 +270,24 @@ class Heun(Euler):
         return ddim_step(x0, slope, now.a_t, now.a_s)
 
 
+class LCM(Sampler):
+    """For a model that jumps to the end: guess x0, add fresh noise, guess again.
+
+    Song et al. 2023, "Consistency models", algorithm 1, from a few of the 50 timesteps that such a
+    model learns (Luo et al. 2023, "Latent consistency models"), whatever the schedule's spacing.
+    """
+
+    @staticmethod
+    def pairs(schedule, steps):
+        check_number("the number of steps", steps, 1, 50, whole=True)
+        check_number("num_train_timesteps", len(schedule), 50, whole=True)
+        known = [len(schedule) // 50 * i - 1 for i in range(50, 0, -1)]  # noisiest first
+        return consecutive([known[i * 50 // steps] for i in range(steps)])
+
+    def step(self, now):
+        return now.a_s.sqrt() * now.x0 + (1 - now.a_s).sqrt() * self.noise(now.x_t)
+
+
 SAMPLERS = {
     "ddpm": DDPM,
     "ddim": DDIM,
@@ -278,6 +296,7 @@ SAMPLERS = {
     "euler": Euler,
     "euler_ancestral": EulerAncestral,
     "heun": Heun,
+    "lcm": LCM,
 }
 
 

@@ -254,6 +254,17 @@ def test_ddim_steps_backward_too_from_clean_to_noisy(a_s):
     assert torch.equal(ddim_step(x0, eps, torch.tensor(1 - 1e-5), a_s), expected)
 
 
+def test_lcm_visits_every_nth_of_the_fifty_timesteps_that_its_model_knows():
+    pairs = SAMPLERS["lcm"].pairs
+    assert pairs(SCHEDULE, 1) == [(999, -1)]
+    assert pairs(SCHEDULE, 4) == [(999, 759), (759, 499), (499, 259), (259, -1)]
+    assert [t for t, _ in pairs(SCHEDULE, 50)] == list(range(999, 0, -20))
+    short = NoiseSchedule(ScheduleConfig(num_train_timesteps=49))
+    for schedule, steps, named in ((SCHEDULE, 51, "steps"), (short, 1, "num_train_timesteps")):
+        with pytest.raises(InputError, match=named):
+            pairs(schedule, steps)
+
+
 # The loop
 
 
@@ -271,7 +282,7 @@ def test_the_loop_goes_from_noise_to_clean_and_each_step_starts_where_the_last_e
 
 
 @pytest.mark.parametrize(
-    ("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.5), ("euler_ancestral", 0.0)]
+    ("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.5), ("euler_ancestral", 0.0), ("lcm", 0.0)]
 )
 def test_a_noisy_sampler_is_repeated_by_its_seed_and_by_no_other(sampler, eta):
     def run(seed):
@@ -344,7 +355,7 @@ def test_sampling_keeps_no_gradients():
         (
             {"sampler": "nonsense"},
             "sampler must be one of ddpm, ddim, dpm\\+\\+, unipc, "
-            "euler, euler_ancestral, heun, not 'nonsense'",
+            "euler, euler_ancestral, heun, lcm, not 'nonsense'",
         ),
         ({"steps": 0}, "from 1 to 1000, not 0"),
         ({"steps": 1001}, "from 1 to 1000, not 1001"),

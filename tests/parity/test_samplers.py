@@ -21,6 +21,7 @@ CLASSES = {
     "euler": diffusers.EulerDiscreteScheduler,
     "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
     "heun": diffusers.HeunDiscreteScheduler,
+    "lcm": diffusers.LCMScheduler,
 }
 # name of a rule: (sampler, eta)
 RULES = {
@@ -33,6 +34,7 @@ RULES = {
     "euler": ("euler", 0.0),
     "euler_ancestral": ("euler_ancestral", 0.0),
     "heun": ("heun", 0.0),
+    "lcm": ("lcm", 0.0),
 }
 # what the network predicts, and whether the last step is pure noise
 PREDICTIONS = {
@@ -76,7 +78,7 @@ def compare(rule, steps, tolerance=5e-5, **options):
     noise = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     walk = trajectory(denoise, schedule, noise, steps, sampler, eta, ours)
     extra = {"eta": eta} if sampler == "ddim" else {}
-    if sampler in ("ddpm", "ddim", "euler_ancestral"):
+    if sampler in ("ddpm", "ddim", "euler_ancestral", "lcm"):
         extra["generator"] = theirs
     if sampler in SIGMA_SPACE:  # diffusers' float32 rounds x / sqrt(a), which is as large as sigma
         tolerance += 1e-6 * scheduler.sigmas.max().item()
@@ -134,7 +136,7 @@ def test_all_thousand_steps_of_ddpm_equal_those_of_diffusers(prediction):
 @pytest.mark.parametrize("sampler", CLASSES)
 def test_timesteps_are_those_of_diffusers_whatever_their_number(sampler, spacing):
     schedule, scheduler = both(sampler, timestep_spacing=spacing, steps_offset=0)
-    for steps in range(1, 1000):
+    for steps in range(1, 51 if sampler == "lcm" else 1000):
         scheduler.set_timesteps(steps)
         theirs = scheduler.timesteps
         if sampler == "heun":  # each but the first twice
