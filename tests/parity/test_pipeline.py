@@ -44,13 +44,14 @@ SCHEDULERS = {
     "unipc": diffusers.UniPCMultistepScheduler(**SD_BETAS, steps_offset=1),
     "ddpm": diffusers.DDPMScheduler(**SD_BETAS, **ZERO_SNR, clip_sample=False),
 }
-KARRAS = {  # a walk of these differs in its scheduler alone
+OTHERS = {  # a walk of these differs in its scheduler alone
     "euler": diffusers.EulerDiscreteScheduler(**SD_BETAS, steps_offset=1),
     "euler, zero SNR": diffusers.EulerDiscreteScheduler(**SD_BETAS, **ZERO_SNR),
     "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler(
         **SD_BETAS, timestep_spacing="leading", steps_offset=1
     ),
     "heun": diffusers.HeunDiscreteScheduler(**SD_BETAS, steps_offset=1),
+    "lcm, zero SNR": diffusers.LCMScheduler(**SD_BETAS, **ZERO_SNR),
 }
 
 
@@ -121,9 +122,9 @@ def test_minisd_draws_what_diffusers_draws(pipes, arguments):
     same(*(draw(pipe, **arguments) for pipe in pipes))
 
 
-@pytest.mark.parametrize("name", KARRAS)
-def test_euler_and_heun_draw_what_diffusers_draws(tmp_path, name):
-    theirs = their_pipeline(tmp_path, KARRAS[name])
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_samplers_draw_what_diffusers_draws(tmp_path, name):
+    theirs = their_pipeline(tmp_path, OTHERS[name])
     ours = StableDiffusion.from_pretrained(tmp_path)
     assert ours.sampler == name.split(",")[0]
     for arguments in ({"steps": 4}, {"steps": 7, "seed": 3}):  # of latents, and of a seed alone
