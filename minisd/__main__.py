@@ -1,4 +1,4 @@
-"""The command line: python -m minisd train | sample | evaluate. Arguments only, no logic."""
+"""The command line: python -m minisd train | extend | sample | evaluate. Arguments only."""
 
 import argparse
 import io
@@ -60,17 +60,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     seed = number(int, 0, commands.MAX_SEED)
     subparsers = parser.add_subparsers(dest="command", required=True)
     train = subparsers.add_parser("train", help="train all three networks, end to end")
+    extend = subparsers.add_parser("extend", help="train an extension on top of a checkpoint")
     sample = subparsers.add_parser("sample", help="draw pictures from captions")
     measure = subparsers.add_parser("evaluate", help="measure a checkpoint")
 
     train.set_defaults(run=commands.train)
     train.add_argument("--data", default="one", metavar="one|two|FOLDER", help=DATA)
     train.add_argument("--out", type=Path, default=Path("runs/minisd"), help="(%(default)s)")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    train.add_argument("--effort", type=factor, default=1, metavar="N", help=EFFORT)
-    train.add_argument("--recipe", action="append", default=[], metavar="SETTING", help=RECIPE)
     train.add_argument("--network", action="append", default=[], metavar="SETTING", help=NETWORK)
-    train.add_argument("--processes", type=count, default=1, metavar="N", help=PROCESSES)
+
+    extend.set_defaults(run=commands.extend)
+    names = ", ".join(commands.EXTENSIONS)
+    extend.add_argument("name", choices=commands.EXTENSIONS, metavar="NAME", help=names)
+    extend.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")
+    extend.add_argument("--out", type=Path, default=Path("runs/extended"), help="(%(default)s)")
 
     sample.set_defaults(run=commands.sample)
     sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
@@ -88,14 +91,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
 
-    for command in (sample, measure):
+    for command in (train, extend):
+        command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        command.add_argument("--effort", type=factor, default=1, metavar="N", help=EFFORT)
+        command.add_argument(
+            "--recipe", action="append", default=[], metavar="SETTING", help=RECIPE
+        )
+        command.add_argument("--processes", type=count, default=1, metavar="N", help=PROCESSES)
+    for command in (extend, sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
+    for command in (sample, measure):
         command.add_argument("--guidance", type=float, help=GUIDANCE)
         command.add_argument("--rescale", type=float, help=RESCALE)
         command.add_argument("--sampler", help=SAMPLER)
-    for command in (train, measure):
+    for command in (train, extend, measure):
         command.add_argument("--size", type=int, choices=data.SIZES, help=SIZE)
-    for command in (train, sample, measure):
+    for command in (train, extend, sample, measure):
         command.add_argument("--seed", type=seed, default=0, help="decides every bit (%(default)s)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (%(default)s)")
     return parser.parse_args(arguments)

@@ -1,14 +1,16 @@
-"""What the command line does: train, sample, evaluate."""
+"""What the command line does: train, extend, sample, evaluate."""
 
 import shlex
 import time
 from argparse import Namespace
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import torch
 
-from . import data, plots
+from . import data, extensions, plots
 from .checkpoint import read_json, write_json
 from .errors import InputError, check_number, located
 from .evaluation import Judge, Settings, evaluate, format_results
@@ -17,8 +19,9 @@ from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .text import utf8
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
-from .training.stages import check, estimate
+from .training.stages import begin, check, check_folder, estimate, record
 
+EXTENSIONS = [file.name.replace("_", "-") for file in iter_modules(extensions.__path__)]
 GALLERY = 32  # pictures
 MAX_SEED = 2**32 - 1
 
@@ -41,17 +44,44 @@ def train(o: Namespace) -> None:
         if parallel.rank() > 0:
             return
 
-    generator = torch.Generator().manual_seed(o.seed)
-    real = dataset.batch(GALLERY, "train", generator)
-    plots.save(plots.gallery(real.images, real.captions), o.out / "examples.png")
-    captions = dataset.gallery(GALLERY, generator)
-    drawn = pipe(captions, generator=generator).images
-    plots.save(plots.gallery(drawn, captions), o.out / "gallery.png")
-    print(f"wrote {o.out}: a checkpoint, examples.png (what it saw), gallery.png (what it draws)")
-    command = ["python", "-m", "minisd", "sample", captions[0], "--weights", str(o.out)]
-    print(f"draw with it: {shlex.join(command)}")
+    draw_galleries(pipe, run)
     settings = Settings(seed=o.seed, training_seed=o.seed)
     report(pipe, judge, dataset, settings, o.out / "evaluation.json")
+
+
+def extend(o: Namespace) -> None:
+    """Train an extension on top of a checkpoint: another checkpoint, with a gallery."""
+    device = pick_device(o.device)
+    pipe = StableDiffusion.from_pretrained(o.weights, device)
+    dataset = dataset_of(pipe, o)
+    name = o.name.replace("-", "_")
+    extension = import_module(f"{extensions.__name__}.{name}")
+    recipes = override(recipes_for(dataset, o.effort, {name: extension.RECIPE}), o.recipe)
+    run = Run(o.out, dataset, o.seed, device, recipes)
+    with parallel.processes(device):
+        check_folder(run, o.resume)
+        begin(run)
+        pipe = extension.extend(run, pipe)
+        if parallel.rank() > 0:
+            return
+        pipe.save_pretrained(o.out, dtype=torch.float16)
+        write_json(o.out / "training.json", record(run))
+
+    draw_galleries(pipe, run)
+
+
+def draw_galleries(pipe: StableDiffusion, run: Run) -> None:
+    """Draw what a new checkpoint saw and what it can do, and say what there is."""
+    generator = torch.Generator().manual_seed(run.seed)
+    real = run.dataset.batch(GALLERY, "train", generator)
+    plots.save(plots.gallery(real.images, real.captions), run.folder / "examples.png")
+    captions = run.dataset.gallery(GALLERY, generator)
+    drawn = pipe(captions, generator=generator).images
+    plots.save(plots.gallery(drawn, captions), run.folder / "gallery.png")
+    files = "a checkpoint, examples.png (what it saw), gallery.png (what it draws)"
+    print(f"wrote {run.folder}: {files}")
+    command = ["python", "-m", "minisd", "sample", captions[0], "--weights", str(run.folder)]
+    print(f"draw with it: {shlex.join(command)}")
 
 
 def sample(o: Namespace) -> None:

@@ -107,6 +107,58 @@ def test_evaluate_prints_a_table_and_writes_numbers(run, tiny_weights, tmp_path)
     assert json.loads((tmp_path / "numbers.json").read_text())["settings"]["samples"] == 40
 
 
+def pictures(folder, count=60):
+    """A folder of different captioned pictures to train on."""
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (32, 32), (4 * i, 0, 0)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("a red square")
+    return folder
+
+
+@pytest.fixture
+def unnamed(weights):
+    """A checkpoint that does not say what it was trained on."""
+    (weights / "minisd.json").unlink()
+    return weights
+
+
+def test_extend_makes_another_checkpoint(run, unnamed, tmp_path):
+    data = ("--data", pictures(tmp_path / "squares"))
+    options = ("--recipe", "few_steps.batch_size=8", "--effort", 0.005, "--out", "new")
+    extend = ("extend", "few-steps", "--weights", unnamed, *data, *options)
+    code, out, lines = run(*extend)
+    assert code == 0, lines
+    assert "draw with it: python -m minisd sample" in out
+    files = [f"new/{name}" for name in ("unet/diffusion_pytorch_model.safetensors", "gallery.png")]
+    made = [(tmp_path / name).read_bytes() for name in files]
+    assert made[0] != (unnamed / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+    kept = json.loads((tmp_path / "new/training.json").read_text())
+    assert kept["stages"]["few_steps"]["pictures"] == 8 * round(0.005 * 700)
+    scheduler = json.loads((tmp_path / "new/scheduler/scheduler_config.json").read_text())
+    assert scheduler["_class_name"] == "LCMScheduler"
+
+    for name in files:
+        (tmp_path / name).unlink()
+    assert run(*extend)[0] == 1  # the folder is not empty
+    assert run(*extend, "--resume")[0] == 0
+    assert [(tmp_path / name).read_bytes() for name in files] == made
+
+
+def test_extend_refuses(refused, run, unnamed, tmp_path):
+    start = ("extend", "few-steps", "--weights", unnamed)
+    assert "does not say what it was trained on" in refused(*start)
+    assert "holds no checkpoint" in refused("extend", "few-steps", "--weights", tmp_path)
+    here = (*start, "--data", "one")
+    assert "no run to resume" in refused(*here, "--out", "new", "--resume")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
+    assert "thesis is not empty" in refused(*here, "--out", "thesis")
+    assert "few_steps has no 'step' to set" in refused(*here, "--recipe", "few_steps.step=3")
+    code, _, lines = run("extend", "fewer-steps")
+    assert code == 2 and "invalid choice: 'fewer-steps'" in lines[-1]
+
+
 @pytest.fixture
 def measured(monkeypatch, tiny_weights):
     """The command that measures, though it takes no time here."""
@@ -429,10 +481,10 @@ def shell(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_help_names_the_three_commands():
+def test_help_names_the_commands():
     done = shell("--help")
     assert done.returncode == 0 and not done.stderr
-    assert all(command in done.stdout for command in ("train", "sample", "evaluate"))
+    assert all(command in done.stdout for command in ("train", "extend", "sample", "evaluate"))
 
 
 def test_several_processes_refuse_with_one_line(tmp_path):

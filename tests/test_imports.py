@@ -5,6 +5,9 @@ holds it to the table below.
 """
 
 import ast
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +38,9 @@ MAY_IMPORT = {
     "evaluation.judge": {"data"},  # none of what it judges, not even by a detour
     "training": LEAVES | {"checkpoint", "pipeline", "minisd"},  # never what judges the result
     "minisd": {"pipeline", "data"},
-    "commands": LEAVES | {"checkpoint", "pipeline", "plots", "evaluation", "training", "minisd"},
+    "extensions": LEAVES | {"call", "checkpoint", "pipeline", "training"},
+    "commands": LEAVES
+    | {"checkpoint", "pipeline", "plots", "evaluation", "training", "extensions", "minisd"},
     "__main__": LEAVES | {"commands", "pipeline", "evaluation", "training"},
 }
 # Nothing but __main__ imports commands, and nothing imports __main__.
@@ -109,6 +114,25 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 def test_imports_follow_the_table(file):
     wrong = violations((PACKAGE / file).read_text(encoding="utf-8"), file)
     assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("extensions/")])
+def test_no_extension_imports_another(file):
+    source = (PACKAGE / file).read_text(encoding="utf-8")
+    assert not [name for _, name in imported(source, file) if "minisd.extensions" in name]
+
+
+def test_an_extension_can_be_deleted(tmp_path):
+    """The rest is imported, and the command no longer offers it."""
+    for name in [path.stem for path in (PACKAGE / "extensions").glob("[!_]*.py")]:
+        copy = shutil.copytree(PACKAGE, tmp_path / name / "minisd")
+        (copy / "extensions" / f"{name}.py").unlink()
+        modules = [f"minisd.{module_name(p.relative_to(copy))}" for p in copy.rglob("[!_]*.py")]
+        script = f"import {', '.join(modules)}\nprint(minisd.commands.EXTENSIONS)"
+        words = [sys.executable, "-c", script]
+        done = subprocess.run(words, cwd=tmp_path / name, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert name.replace("_", "-") not in done.stdout
 
 
 def test_every_file_in_the_table_is_there():

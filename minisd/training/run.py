@@ -33,10 +33,12 @@ DERIVED = {  # fields set by the dataset, the tokenizer, other networks or measu
 }
 
 
-def recipes_for(dataset: Dataset, effort: float = 1) -> dict[str, Recipe]:
-    """RECIPES with as many times the steps as the dataset and the user ask for."""
+def recipes_for(
+    dataset: Dataset, effort: float = 1, recipes: Mapping[str, Recipe] = RECIPES
+) -> dict[str, Recipe]:
+    """Recipes with as many times the steps as the dataset and the user ask for."""
     times = dataset.effort * effort
-    return {name: replace(r, steps=max(1, round(times * r.steps))) for name, r in RECIPES.items()}
+    return {name: replace(r, steps=max(1, round(times * r.steps))) for name, r in recipes.items()}
 
 
 @dataclass(frozen=True)

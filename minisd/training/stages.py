@@ -169,10 +169,20 @@ def train_unet(
 
 
 def check(run: Run, resume: bool) -> None:
-    """InputError for what would fail later.
+    """InputError for what would fail later: folder, batches, networks that do not fit together."""
+    check_folder(run, resume)
+    try:
+        check_networks(run)
+    except Exception as error:
+        if run.networks == NETWORKS:  # then it is a bug, not the user's configuration
+            raise
+        raise InputError(f"these networks do not fit together: {error}") from error
 
-    The folder must be one to write in: without `resume` new or empty, with it that of a run to
-    resume. The processes must be able to share the batches, and the networks must fit together.
+
+def check_folder(run: Run, resume: bool) -> None:
+    """InputError unless the folder is one to write in, and the processes can share the batches.
+
+    Without `resume` it must be new or empty, with it that of a run to resume.
     """
     sizes = {f"{name}.batch_size": recipe.batch_size for name, recipe in run.recipes.items()}
     for name, size in (sizes | {"the pool's batch": POOL_BATCH}).items():
@@ -182,13 +192,7 @@ def check(run: Run, resume: bool) -> None:
         raise InputError(f"{run.folder} is not empty; go on with --resume, or choose another --out")
     if resume and not run.working.exists():
         raise InputError(f"{run.folder} holds no run to resume; leave out --resume to start one")
-    check_writable(run.working / "autoencoder.ckpt")
-    try:
-        check_networks(run)
-    except Exception as error:
-        if run.networks == NETWORKS:  # then it is a bug, not the user's configuration
-            raise
-        raise InputError(f"these networks do not fit together: {error}") from error
+    check_writable(run.working / "any.ckpt")
 
 
 @torch.no_grad()
@@ -220,12 +224,17 @@ def estimate(run: Run, tokenizer: Tokenizer) -> float:
     return total
 
 
+def begin(run: Run) -> None:
+    """Make the folder, when every process has checked it."""
+    parallel.wait()
+    run.working.mkdir(parents=True, exist_ok=True)
+    repeat_bits()
+
+
 def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     """Run all three stages, or resume where a killed run stopped. Saves the pipeline."""
     check(run, resume)
-    parallel.wait()  # until every process has checked the folder
-    run.working.mkdir(parents=True, exist_ok=True)
-    repeat_bits()
+    begin(run)
 
     tokenizer = train_tokenizer(run)
     autoencoder = train_autoencoder(run)
