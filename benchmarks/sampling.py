@@ -35,7 +35,8 @@ COMPARED = ("ddpm", "ddim", "dpm++", "unipc")  # with our spacing Euler is DDIM,
 def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
     """One cell: joint accuracy, Frechet distance to real renders, seconds a picture."""
     began = time.perf_counter()
-    pictures = draw(pipe, captions, settings.seed, settings, f"{settings.sampler} {settings.steps}")
+    label = f"{settings.sampler or pipe.sampler} {settings.steps}"
+    pictures = draw(pipe, captions, settings.seed, settings, label)
     seconds = (time.perf_counter() - began) / len(pictures)
     joint = proportion((judge(pictures).cpu() == wanted).all(dim=1))
     frechet = frechet_distance(judge.features(pictures), judge.features(real))
