@@ -30,7 +30,7 @@ ANSWERS = Path(__file__).resolve().parent / "answers"
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
 CODE_BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-ANSWER = re.compile(r"^## (\d) (right|wrong): (.+)\n+```python\n(.*?)^```$", re.M | re.S)
+ANSWER = re.compile(r"^## (\d) (right|wrong): ([^\n]+)\n+```python\n(.*?)^```$", re.M | re.S)
 NOT_DONE = "not done yet"
 
 
