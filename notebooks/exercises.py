@@ -1,8 +1,8 @@
 """From a solutions notebook to the exercises at the end of its chapter.
 
 `solutions/NN_name.ipynb` is the only source of the exercises of `NN_name.ipynb`, with nbgrader's
-marks. A chapter shows them without the solutions, and with checks that say "not yet" where those of
-nbgrader raise, so that a chapter can be run from top to bottom before anything is solved.
+marks. A chapter shows them without the solutions, and with checks that print what those of nbgrader
+raise, so that a chapter can be run from top to bottom before anything is solved.
 """
 
 import textwrap
@@ -45,10 +45,16 @@ def clear(source: str) -> str:
     return "\n".join(lines).rstrip()
 
 
-def wait_for_an_answer(check: str) -> str:
-    """A check that says how it went, instead of raising."""
-    body = textwrap.indent(f'{check}\nprint("right")', "    ")
-    return f'try:\n{body}\nexcept Exception as reason:\n    print("not yet:", reason)'
+def without_raising(check: str) -> str:
+    """A check that prints how it went. An error in the answer's own code keeps its traceback."""
+    body = textwrap.indent(f'{check}\nprint("✓ right")', "    ")
+    return f"""try:
+{body}
+except AssertionError as reason:
+    print("✗", *(reason.args or ["an assert in your code failed"]))
+except Exception:
+    print("✗ your code stops with an error")
+    get_ipython().showtraceback()"""
 
 
 def chapter_cells(solutions: NotebookNode) -> list[NotebookNode]:
@@ -61,7 +67,7 @@ def chapter_cells(solutions: NotebookNode) -> list[NotebookNode]:
             new = nbformat.v4.new_markdown_cell(cell.source)
         else:
             source = clear(cell.source)
-            source = wait_for_an_answer(source) if is_check(cell) else source
+            source = without_raising(source) if is_check(cell) else source
             new = nbformat.v4.new_code_cell(source)
         new.metadata.tags = [EXERCISE]
         cells.append(new)

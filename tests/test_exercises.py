@@ -1,6 +1,13 @@
-"""Every exercise can be solved, and its check refuses no answer, the usual mistakes, and tricks."""
+"""Every exercise can be solved, and its check takes every right answer and refuses all others.
 
+`answers/NN_name.md` has answers to the exercises of a chapter, each under a heading such as
+"## 2 wrong: the softmax over the other axis". The usual mistakes, which a solutions notebook lists
+for teachers, are wrong answers, too.
+"""
+
+import ast
 import re
+import traceback
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,49 +23,77 @@ from notebooks.exercises import (
     is_check,
     put_exercises,
     tags,
-    wait_for_an_answer,
+    without_raising,
 )
 
+ANSWERS = Path(__file__).resolve().parent / "answers"
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
 CODE_BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+ANSWER = re.compile(r"^## (\d) (right|wrong): ([^\n]+)\n+```python\n(.*?)^```$", re.M | re.S)
+NOT_DONE = "not done yet"
 
 
-def refuses(check: str, answer: str, names: dict) -> bool:
-    """Does the check raise after this answer? What the two define is forgotten."""
-    names = dict(names)
-    exec(answer, names)
+def complaint(check: str, answer: str, names: dict) -> str | None:
+    """What the check, or an error of the answer itself, says; None if it is taken as right."""
+    names = dict(names)  # what the two define is forgotten
     try:
+        exec(answer, names)
         exec(check, names)
-    except Exception:
-        return True
-    return False
+    except Exception as error:
+        return f"{error}" if isinstance(error, AssertionError) else f"{type(error)}: {error}"
+    finally:
+        plt.close("all")
+    return None
+
+
+def has_messages(check: str) -> bool:
+    return all(x.msg for x in ast.walk(ast.parse(check)) if isinstance(x, ast.Assert))
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
-def test_checks_accept_the_solution_and_refuse_the_rest(path):
-    names, answers, checks, accepted = {"__name__": "__main__"}, "", 0, []
+def test_checks_take_what_is_right_and_refuse_the_rest(path):
+    names, answer, number, misjudged = {"__name__": "__main__"}, "", 0, []
+    others = ANSWER.findall((ANSWERS / f"{path.stem}.md").read_text("utf-8"))
     cells = nbformat.read(path, as_version=4).cells
     for cell, following in zip(cells, [*cells[1:], None], strict=True):
         if is_answer(cell):
-            answers = cell.source
+            answer = cell.source
         elif is_check(cell):
-            checks += 1
+            number, check = number + 1, cell.source
+            assert INSTRUCTOR in tags(following) and has_messages(check)
             mistakes = CODE_BLOCK.findall(following.source)
-            assert INSTRUCTOR in tags(following) and len(mistakes) >= 2
-            for wrong in [clear(answers), *mistakes]:
-                if not refuses(cell.source, wrong, names):
-                    accepted.append(wrong)
-            # So does what a student sees of it; but invented numbers only the hidden tests find.
-            if "def " in mistakes[0] and not refuses(clear(cell.source), mistakes[0], names):
-                accepted.append(f"without the hidden tests: {mistakes[0]}")
-            exec(answers, names)
-            exec(cell.source, names)
+            mine = [other[1:] for other in others if int(other[0]) == number]
+            right = [(why, code) for kind, why, code in mine if kind == "right"]
+            wrong = [(why, code) for kind, why, code in mine if kind == "wrong"]
+            wrong += [(f"usual mistake {i + 1}", code) for i, code in enumerate(mistakes)]
+            assert len(mistakes) >= 2 and len(right) >= 2 and len(wrong) >= 5, f"exercise {number}"
+            assert complaint(check, clear(answer), names) == NOT_DONE
+            assert complaint(clear(check), clear(answer), names) == NOT_DONE
+            for why, code in right:
+                if said := complaint(check, code, names):
+                    misjudged.append(f"{number}, {why}: refused, {said}")
+            for why, code in wrong:
+                if complaint(check, code, names) is None:
+                    misjudged.append(f"{number}, {why}: taken")
+            # What a student sees of the check suffices for the first mistake, if it is in the code.
+            if "def " in mistakes[0] and complaint(clear(check), mistakes[0], names) is None:
+                misjudged.append(f"{number}, usual mistake 1: taken without the hidden tests")
+            exec(answer, names)
+            exec(check, names)
         elif cell.cell_type == "code":
             exec(cell.source, names)
         plt.close("all")
-    assert 3 <= checks <= 6
-    assert accepted == []
+    assert 3 <= number <= 6
+    assert misjudged == []
+
+
+def test_every_answer_is_read():
+    for path in ANSWERS.glob("*.md"):
+        text = path.read_text("utf-8")
+        assert len(ANSWER.findall(text)) == text.count("\n## ") == text.count("```python"), (
+            path.name
+        )
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
@@ -67,10 +102,9 @@ def test_a_chapter_shows_the_exercises_of_its_solutions_notebook(path):
     shown = [cell for cell in chapter.cells if EXERCISE in tags(cell)]
     wanted = chapter_cells(nbformat.read(path, as_version=4))
     assert [cell.source for cell in shown] == [cell.source for cell in wanted]
-    checks = [cell for cell in shown if 'print("right")' in cell.get("source", "")]
+    checks = [cell for cell in shown if 'print("✓ right")' in cell.get("source", "")]
     for cell in checks:
-        text = "".join(output.get("text", "") for output in cell.outputs)
-        assert "not yet:" in text and "right" not in text.split("not yet:")[0].splitlines()
+        assert cell.outputs[-1].get("text", "").splitlines()[-1] == f"✗ {NOT_DONE}"
 
 
 def test_every_chapter_has_solutions():
@@ -92,10 +126,25 @@ def test_a_mark_without_an_end_is_refused():
 
 
 def test_a_check_in_a_chapter_says_how_it_went(capsys):
-    check = wait_for_an_answer('assert x == 2, "think again"')
-    for x, said in ((2, "right\n"), (3, "not yet: think again\n")):
-        exec(check, {"x": x})
+    check = without_raising('assert x() == 2, "think again"')
+    ours = "✗ an assert in your code failed\n"
+    for x, said in (("2", "✓ right\n"), ("3", "✗ think again\n"), ("exec('assert 0')", ours)):
+        exec(check, {"x": eval(f"lambda: {x}")})
         assert capsys.readouterr().out == said
+
+
+def test_an_error_in_an_answer_keeps_its_traceback(capsys):
+    class Shell:
+        def showtraceback(self):
+            print(traceback.format_exc())
+
+    def answer():
+        return gues  # noqa: F821
+
+    exec(without_raising("assert answer()"), {"answer": answer, "get_ipython": Shell})
+    said = capsys.readouterr().out
+    assert said.startswith("✗ your code stops with an error\n")
+    assert "return gues" in said and "name 'gues' is not defined" in said
 
 
 def test_exercises_go_where_the_chapter_wants_them():
