@@ -17,20 +17,18 @@ def classifier_free(
 ) -> Denoiser:
     """Follow the prompt more closely: empty + scale * (prompt - empty), both in one call.
 
-    model(x, t, context) -> prediction; t a scalar, or one for each x (B,); context and
-    negative_context (B, L, D): the prompts, and the empty or negative prompts. Scale 1 is the model
-    alone. Guided predictions are too large, which makes colours pale; `rescale` from 0 to 1 brings
-    their standard deviation back towards the prompt's own. Sources: Ho and Salimans 2022,
-    "Classifier-free diffusion guidance", equation 6 (whose w is scale - 1); Lin et al. 2024,
-    equations 14 to 16, for `rescale`.
+    model(x, t, context) -> prediction; context and negative_context (B, L, D): the prompts, and the
+    empty or negative prompts. Scale 1 is the model alone. Guided predictions are too large, which
+    makes colours pale; `rescale` from 0 to 1 brings their standard deviation back towards the
+    prompt's own. Sources: Ho and Salimans 2022, "Classifier-free diffusion guidance", equation 6
+    (whose w is scale - 1); Lin et al. 2024, equations 14 to 16, for `rescale`.
     """
     if scale == 1:
         return lambda x, t: model(x, t, context)
     both = torch.cat([negative_context, context])  # (2B, L, D)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        times = torch.cat([t, t]) if t.dim() else t
-        empty, prompt = model(torch.cat([x, x]), times, both).chunk(2)
+        empty, prompt = model(torch.cat([x, x]), t, both).chunk(2)
         guided = empty + scale * (prompt - empty)
         if rescale:
             deviation = picture_std(guided).clamp(min=1e-12)

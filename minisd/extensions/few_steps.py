@@ -68,14 +68,19 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
     scale, rescale = pipe.defaults.guidance_scale, pipe.defaults.guidance_rescale
     shape = (run.recipes["few_steps"].batch_size,)
 
+    def guided(context: Tensor) -> Denoiser:
+        def answer(x: Tensor, t: Tensor, contexts: Tensor) -> Tensor:
+            return teacher(x, t.repeat(len(x) // len(t)), contexts)  # guidance asks twice at once
+
+        return classifier_free(answer, context, empty.expand_as(context), scale, rescale)
+
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("few steps", step, run.seed, run.device)
         chosen = torch.randint(len(latents), shape, generator=generator, device=run.device)
         dropped = torch.rand(shape, generator=generator, device=run.device) < CAPTION_DROPOUT
         context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
-        guided = classifier_free(teacher, context, empty.expand_as(context), scale, rescale)
         x0 = latents[chosen]
-        return consistency_loss(student, guided, pipe.schedule, x0, context, generator)
+        return consistency_loss(student, guided(context), pipe.schedule, x0, context, generator)
 
     stage = Stage("few_steps", student, loss_of_step, [student, teacher])
     return replace(pipe, unet=train_stage(run, stage), sampler="lcm", defaults=SAMPLING)
