@@ -83,7 +83,10 @@ def settings_line(results: dict) -> str:
     """What the pictures were drawn with."""
     s = results["settings"]
     how = f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}"
-    return f"{how}, guidance_rescale {s['rescale']:g}; 95% intervals after Wilson."
+    how += f", guidance_rescale {s['rescale']:g}; 95% intervals after Wilson."
+    if "incomplete" in results:
+        how += " Captions that leave things out have the checkpoint's own number of steps."
+    return how
 
 
 def format_results(results: dict, markdown: bool = False) -> str:
