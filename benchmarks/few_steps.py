@@ -14,11 +14,11 @@ import torch
 
 from minisd import StableDiffusion, data
 from minisd.checkpoint import write_json
-from minisd.evaluation import Judge, Settings, frechet_distance, percent, to_markdown
+from minisd.evaluation import Judge, Settings, frechet_distance
 from minisd.machine import describe, pick_device
 from minisd.pipeline import WEIGHTS
 
-from .sampling import measure
+from .sampling import markdown, measure
 
 HERE = Path(__file__).resolve().parent
 STEPS = (1, 2, 4, 6, 10)
@@ -51,11 +51,7 @@ def main() -> None:
     about = {"machine": describe(device), "samples": o.samples, "floor": floor}
     write_json(HERE / "few_steps.json", {**about, "cells": cells})
 
-    rows = [["steps", *columns]]
-    for steps in map(str, STEPS):
-        row = (column[steps] for column in cells.values())
-        rows.append([steps, *(f"{percent(c['joint'])}, {c['frechet']:.1f}" for c in row)])
-    print(to_markdown(rows) + f"\n\nbetween two sets of real renders: {floor:.1f}")
+    print(markdown(cells) + f"\n\nbetween two sets of real renders: {floor:.1f}")
 
 
 if __name__ == "__main__":

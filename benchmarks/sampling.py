@@ -44,8 +44,9 @@ def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
 
 
 def markdown(cells: dict) -> str:
+    """cells: {column: {steps: cell}}, with the same steps in every column."""
     rows = []
-    for steps in map(str, STEPS):
+    for steps in next(iter(cells.values())):
         row = (column[steps] for column in cells.values())
         rows.append([steps, *(f"{percent(c['joint'])}, {c['frechet']:.1f}" for c in row)])
     return to_markdown([["steps", *cells], *rows])

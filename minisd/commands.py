@@ -19,7 +19,7 @@ from .machine import describe, pick_device
 from .pipeline import StableDiffusion
 from .text import utf8
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
-from .training.stages import begin, check, check_folder, estimate, record
+from .training.stages import begin, check, check_folder, estimate, save
 
 EXTENSIONS = [file.name.replace("_", "-") for file in iter_modules(extensions.__path__)]
 GALLERY = 32  # pictures
@@ -61,11 +61,9 @@ def extend(o: Namespace) -> None:
     with parallel.processes(device):
         check_folder(run, o.resume)
         begin(run)
-        pipe = extension.extend(run, pipe)
+        pipe = save(run, extension.extend(run, pipe))
         if parallel.rank() > 0:
             return
-        pipe.save_pretrained(o.out, dtype=torch.float16)
-        write_json(o.out / "training.json", record(run))
 
     draw_galleries(pipe, run)
 

@@ -21,7 +21,7 @@ from ..diffusion import SAMPLERS, Denoiser, NoiseSchedule, classifier_free, ddim
 from ..models import UNet
 from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, generator_for
-from ..training.stages import CAPTION_DROPOUT, Stage, encode_pool, train_stage
+from ..training.stages import Stage, draw_pairs, encode_pool, train_stage
 
 RECIPE = Recipe(steps=700, batch_size=64, learning_rate=1e-3)
 KNOWN = 50  # timesteps that the student learns: those that the sampler "lcm" visits
@@ -66,7 +66,7 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
         empty = pipe.text_encoder(pipe.tokenizer([""]).to(run.device))  # (1, L, D)
     student, teacher = copy.deepcopy(pipe.unet), pipe.unet
     scale, rescale = pipe.defaults.guidance_scale, pipe.defaults.guidance_rescale
-    shape = (run.recipes["few_steps"].batch_size,)
+    size = run.recipes["few_steps"].batch_size
 
     def guided(context: Tensor) -> Denoiser:
         def answer(x: Tensor, t: Tensor, contexts: Tensor) -> Tensor:
@@ -76,10 +76,7 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("few steps", step, run.seed, run.device)
-        chosen = torch.randint(len(latents), shape, generator=generator, device=run.device)
-        dropped = torch.rand(shape, generator=generator, device=run.device) < CAPTION_DROPOUT
-        context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
-        x0 = latents[chosen]
+        x0, context = draw_pairs(latents, contexts, empty, size, generator)
         return consistency_loss(student, guided(context), pipe.schedule, x0, context, generator)
 
     stage = Stage("few_steps", student, loss_of_step, [student, teacher])

@@ -84,16 +84,24 @@ def unet_stage(run: Run, latents: Tensor, contexts: Tensor, empty: Tensor) -> St
     """
     torch.manual_seed(run.seed + 2)
     model = UNet(run.unet_config).to(run.device)
-    shape = (run.recipes["unet"].batch_size,)
+    size = run.recipes["unet"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
-        chosen = torch.randint(len(latents), shape, generator=generator, device=run.device)
-        dropped = torch.rand(shape, generator=generator, device=run.device) < CAPTION_DROPOUT
-        context = torch.where(dropped[:, None, None], empty, contexts[chosen])  # (B, L, D)
-        return denoising_loss(model, run.schedule, latents[chosen], context, generator)
+        x0, context = draw_pairs(latents, contexts, empty, size, generator)
+        return denoising_loss(model, run.schedule, x0, context, generator)
 
     return Stage("unet", model, loss_of_step, [model])
+
+
+def draw_pairs(
+    latents: Tensor, contexts: Tensor, empty: Tensor, size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch of latents (B, 4, H, W) and their contexts (B, L, D), some of them the empty one."""
+    options = {"generator": generator, "device": latents.device}
+    chosen = torch.randint(len(latents), (size,), **options)
+    dropped = torch.rand((size,), **options) < CAPTION_DROPOUT
+    return latents[chosen], torch.where(dropped[:, None, None], empty, contexts[chosen])
 
 
 def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
@@ -242,6 +250,11 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     unet = train_unet(run, tokenizer, clip.text_model, autoencoder)
     own = {"defaults": SAMPLING, "data": run.dataset.about}
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, run.schedule, clip, **own)
+    return save(run, pipe)
+
+
+def save(run: Run, pipe: StableDiffusion) -> StableDiffusion:
+    """Write the checkpoint and how it was made; returns it as it is read again."""
     if parallel.rank() == 0:
         pipe.save_pretrained(run.folder, dtype=torch.float16)
         write_json(run.folder / "training.json", record(run))
