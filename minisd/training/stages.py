@@ -22,6 +22,8 @@ from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .run import NETWORKS, Run
 
 CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
+MODEL_GUIDANCE = 0.4  # as classifier-free guidance of scale 1 / (1 - 0.4) = 1.7
+MODEL_GUIDANCE_FROM = 0.3, 0.6  # shares of the steps between which it rises
 SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # chosen for these recipes: benchmarks/README.md
 TIMED = 3  # steps of each stage, to estimate how long a run will take
 
@@ -89,7 +91,8 @@ def unet_stage(run: Run, latents: Tensor, contexts: Tensor, empty: Tensor) -> St
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
         x0, context = draw_pairs(latents, contexts, empty, size, generator)
-        return denoising_loss(model, run.schedule, x0, context, generator)
+        guidance = model_guidance(step / run.recipes["unet"].steps)
+        return denoising_loss(model, run.schedule, x0, context, generator, empty, guidance)
 
     return Stage("unet", model, loss_of_step, [model])
 
@@ -102,6 +105,15 @@ def draw_pairs(
     chosen = torch.randint(len(latents), (size,), **options)
     dropped = torch.rand((size,), **options) < CAPTION_DROPOUT
     return latents[chosen], torch.where(dropped[:, None, None], empty, contexts[chosen])
+
+
+def model_guidance(share: float) -> float:
+    """The guidance in the U-Net's loss after that share of its steps.
+
+    None at first: what the model adds for a caption is worth little before it has learnt to listen.
+    """
+    begin, end = MODEL_GUIDANCE_FROM
+    return MODEL_GUIDANCE * min(max((share - begin) / (end - begin), 0.0), 1.0)
 
 
 def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
