@@ -22,7 +22,7 @@ from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .run import NETWORKS, Run
 
 CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
-MODEL_GUIDANCE = 0.4  # as classifier-free guidance of scale 1 / (1 - 0.4) = 1.7
+MODEL_GUIDANCE = 0.25  # as classifier-free guidance of scale 1 / (1 - 0.25) = 1.33
 MODEL_GUIDANCE_FROM = 0.3, 0.6  # shares of the steps between which it rises
 SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # chosen for these recipes: benchmarks/README.md
 TIMED = 3  # steps of each stage, to estimate how long a run will take
