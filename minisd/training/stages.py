@@ -24,7 +24,7 @@ from .run import NETWORKS, Run
 CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
 MODEL_GUIDANCE = 0.25  # as classifier-free guidance of scale 1 / (1 - 0.25) = 1.33
 MODEL_GUIDANCE_FROM = 0.3, 0.6  # shares of the steps between which it rises
-SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # chosen for these recipes: benchmarks/README.md
+SAMPLER, SAMPLING = "ddpm", SamplingDefaults(20, 1.0, 0.0)  # chosen in benchmarks/README.md
 TIMED = 3  # steps of each stage, to estimate how long a run will take
 
 # The names of the streams of random numbers are hashed into seeds, so another name trains other
@@ -260,7 +260,7 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     autoencoder = train_autoencoder(run)
     clip = train_clip(run, tokenizer)
     unet = train_unet(run, tokenizer, clip.text_model, autoencoder)
-    own = {"defaults": SAMPLING, "data": run.dataset.about}
+    own = {"sampler": SAMPLER, "defaults": SAMPLING, "data": run.dataset.about}
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, run.schedule, clip, **own)
     return save(run, pipe)
 
