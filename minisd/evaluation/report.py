@@ -83,7 +83,8 @@ def settings_line(results: dict) -> str:
     """What the pictures were drawn with."""
     s = results["settings"]
     how = f"{s['samples']:,} pictures, {s['steps']} steps of {s['sampler']}"
-    how += f", guidance {s['guidance']:g}, guidance_rescale {s['rescale']:g}; 95% intervals after Wilson."
+    how += f", guidance {s['guidance']:g}, guidance_rescale {s['rescale']:g}; "
+    how += "95% intervals after Wilson."
     if "incomplete" in results:
         how += " Captions that leave things out are drawn as by a call without arguments."
     return how
