@@ -15,6 +15,10 @@ from minisd.evaluation.report import percent, quality_table, settings_line
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = {  # what was measured, how it was trained
     "one digit": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
+    "a quarter of an hour": (
+        ROOT / "benchmarks/quarter/evaluation.json",
+        ROOT / "benchmarks/quarter/training.json",
+    ),
     "two digits": (ROOT / "benchmarks/two/evaluation.json", ROOT / "benchmarks/two/training.json"),
     "emoji": (ROOT / "benchmarks/emoji/evaluation.json", ROOT / "benchmarks/emoji/training.json"),
     "emoji, 64 pixels": (
@@ -68,6 +72,9 @@ def summary_table(results: dict, run: dict) -> str:
     for group, label in {"seen": "seen in training", "held_out": "held out"}.items():
         cells = [percent(results[group][kind]["joint"]) for kind in ("drawn", "real")]
         rows.append([f"as captioned, combinations {label}, %", *cells])
+    for named, row in results.get("incomplete", {}).items():
+        whole = percent(row["whole"])
+        rows.append([f"captions that name {named}: as asked, the rest decided, %", whole, ""])
     rows.append(["CLIP, zero-shot: names the combination, %", "", zero_shot])
     for label in ("Frechet distance in the judge's features", "copies of training pictures, %"):
         rows.append([label, *quality[label]])

@@ -35,7 +35,7 @@ COMPARED = ("ddpm", "ddim", "dpm++", "unipc")  # with our spacing Euler is DDIM,
 def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
     """One cell: joint accuracy, Frechet distance to real renders, seconds a picture."""
     began = time.perf_counter()
-    label = f"{settings.sampler or pipe.sampler} {settings.steps}"
+    label = f"{settings.sampler} {settings.steps}"
     pictures = draw(pipe, captions, settings.seed, settings, label)
     seconds = (time.perf_counter() - began) / len(pictures)
     joint = proportion((judge(pictures).cpu() == wanted).all(dim=1))

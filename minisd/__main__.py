@@ -31,7 +31,7 @@ STEPS = "sampling steps (%(default)s)"
 # How a worker starts: with this package, not one of that name in the working directory
 ROOT = str(Path(__file__).resolve().parents[1])
 START = f"import sys; sys.path.insert(0, {ROOT!a}); from minisd.__main__ import start; start()"
-SAMPLER = f"{', '.join(SAMPLERS)} (the checkpoint's own)"
+SAMPLER = ", ".join(SAMPLERS)
 
 
 def number(kind: type, least: float, most: float) -> Callable[[str], float]:
@@ -81,11 +81,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
     sample.add_argument("--steps", type=int, help="sampling steps (the checkpoint's own)")
+    sample.add_argument("--sampler", help=f"{SAMPLER} (the checkpoint's own)")
 
     measure.set_defaults(run=commands.measure)
     measure.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")
     measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
     measure.add_argument("--steps", type=int, default=Settings.steps, help=STEPS)
+    measure.add_argument("--sampler", default=Settings.sampler, help=f"{SAMPLER} (%(default)s)")
     measure.add_argument(
         "--classifier", type=int, default=0, dest="synthetic", metavar="N", help=CLASSIFIER
     )
@@ -103,7 +105,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for command in (sample, measure):
         command.add_argument("--guidance", type=float, help=GUIDANCE)
         command.add_argument("--rescale", type=float, help=RESCALE)
-        command.add_argument("--sampler", help=SAMPLER)
     for command in (train, extend, measure):
         command.add_argument("--size", type=int, choices=data.SIZES, help=SIZE)
     for command in (train, extend, sample, measure):

@@ -69,7 +69,7 @@ def test_the_caption_decides(pipe, judge):
     """The same noise and another caption: another picture."""
     x_T = pipe.draw_latents(1, generator=torch.Generator().manual_seed(2)).expand(10, -1, -1, -1)
     captions = [f"a large green {digit} in the center" for digit in data.VALUES[0]]
-    pictures = pipe(captions, latents=x_T, output_type="pt").images * 2 - 1
+    pictures = pipe(captions, latents=x_T, sampler="ddim", output_type="pt").images * 2 - 1
     assert (judge(pictures)[:, 0] == torch.arange(10)).sum() >= 8
 
 
@@ -108,6 +108,6 @@ def test_the_prompt_reaches_the_unet_through_cross_attention(pipe):
         draw(pipe, [caption])
     steps = pipe.defaults.num_inference_steps
     assert len(maps) == 7 and all(len(calls) == steps for calls in maps.values())
-    final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][5]  # (2, heads, 64, 16)
-    assert final.shape == (2, 4, 64, 16)
-    torch.testing.assert_close(final.sum(dim=-1), torch.ones(2, 4, 64))
+    final = maps["up_blocks.1.attentions.1.transformer_blocks.0.attn2"][5]
+    assert final.shape[1:] == (4, 64, 16)  # heads, places, tokens
+    torch.testing.assert_close(final.sum(dim=-1), torch.ones(final.shape[:3]))

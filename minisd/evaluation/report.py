@@ -82,10 +82,11 @@ def to_markdown(table: Table) -> str:
 def settings_line(results: dict) -> str:
     """What the pictures were drawn with."""
     s = results["settings"]
-    how = f"{s['samples']:,} pictures, {s['steps']} steps, guidance {s['guidance']:g}"
-    how += f", guidance_rescale {s['rescale']:g}; 95% intervals after Wilson."
+    how = f"{s['samples']:,} pictures, {s['steps']} steps of {s['sampler']}"
+    how += f", guidance {s['guidance']:g}, guidance_rescale {s['rescale']:g}; "
+    how += "95% intervals after Wilson."
     if "incomplete" in results:
-        how += " Captions that leave things out have the checkpoint's own number of steps."
+        how += " Captions that leave things out are drawn as by a call without arguments."
     return how
 
 

@@ -28,10 +28,10 @@ class Settings:
     """What is drawn and measured. None stands for the checkpoint's own value."""
 
     samples: int = 2000  # half of them for captions like those of training, half for new ones
-    steps: int = 10  # as in the published table; the pipeline's own default is fewer
+    steps: int = 10
+    sampler: str | None = "ddim"  # the same for every checkpoint, so that tables compare
     guidance: float | None = None
     rescale: float | None = None
-    sampler: str | None = None
     seed: int = 0
     training_seed: int = 0  # of the run that trained the checkpoint: decides the training pictures
     synthetic: int = 0  # pictures drawn to train a classifier on; 0 leaves it out
@@ -42,7 +42,8 @@ class Settings:
         own = pipe.defaults
         guidance = own.guidance_scale if self.guidance is None else self.guidance
         rescale = own.guidance_rescale if self.rescale is None else self.rescale
-        return replace(self, guidance=guidance, rescale=rescale)
+        sampler = self.sampler or pipe.sampler
+        return replace(self, guidance=guidance, rescale=rescale, sampler=sampler)
 
 
 @torch.no_grad()
@@ -130,7 +131,7 @@ def evaluate(
             for kind, x in images.items()
         }
     if world and world.incomplete:
-        default = replace(settings, steps=None)  # as many as a call without arguments takes
+        default = replace(settings, steps=None, sampler=None)  # as a call without arguments draws
         draw_some = partial(draw, pipe, settings=default, label="drawing incomplete captions")
         each = max(1, settings.samples // len(world.incomplete))
         seed = settings.seed + 300

@@ -9,7 +9,9 @@ from ..models import CLIP, Autoencoder, UNet
 
 KL_WEIGHT = 0.02  # both terms are summed over a picture; Stable Diffusion's weight is 1e-6
 CHROMA_WEIGHT = 3.0  # without it colours are learnt very late, as brightness varies most
-TIMESTEP_STD = 1.5  # standard deviation of the weight of timesteps, in log(signal / noise)
+# Mean and standard deviation of the weight of timesteps, in log(signal / noise). More noise than
+# signal: there place and colour are decided, if the caption does not say.
+TIMESTEP_MEAN, TIMESTEP_STD = -0.8, 1.7
 
 
 def autoencoder_loss(model: Autoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -41,27 +43,43 @@ def clip_loss(model: CLIP, images: Tensor, ids: Tensor, fits: Tensor) -> Tensor:
 
 
 def random_timesteps(schedule: NoiseSchedule, count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,), most often those where signal and noise are about equally strong.
+    """Timesteps (count,), most often those where noise is a little stronger than signal.
 
-    There the network learns most. Their weight is normal in log(signal / noise), as for the
-    logit-normal times of Esser et al. 2024, section 3.1, plus a tenth of its maximum: otherwise the
-    first step of sampling, from pure noise, would never be learnt.
+    Their weight is normal in log(signal / noise), as for the logit-normal times of Esser et al.
+    2024, section 3.1, plus a tenth of its maximum: otherwise the first step of sampling, from pure
+    noise, would never be learnt.
     """
     timesteps = torch.arange(len(schedule), device=generator.device)
     log_ratio = schedule.snr(timesteps).log() / 2  # (T,), -inf for pure noise
-    weight = 0.1 + torch.exp(-((log_ratio / TIMESTEP_STD) ** 2) / 2)
+    weight = 0.1 + torch.exp(-(((log_ratio - TIMESTEP_MEAN) / TIMESTEP_STD) ** 2) / 2)
     return torch.multinomial(weight, count, replacement=True, generator=generator)
 
 
 def denoising_loss(
-    model: UNet, schedule: NoiseSchedule, x0: Tensor, context: Tensor, generator: torch.Generator
+    model: UNet,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    context: Tensor,
+    generator: torch.Generator,
+    empty: Tensor | None = None,
+    guidance: float = 0.0,
 ) -> Tensor:
     """Noise the latents to a random timestep and predict eps or v, as the schedule says.
 
     x0 (B, 4, H, W) latents of unit variance, context (B, L, D). Ho et al. 2020, equation 14, for
     eps; Salimans and Ho 2022, section 4, for v.
+
+    With guidance w, the target moves away from what the model itself predicts for the empty prompt,
+    whose context is `empty` (1, L, D). Training ends where the model predicts by itself what
+    classifier-free guidance of scale 1 / (1 - w) makes of a model without it, so sampling needs
+    none. Source: Tang et al. 2025, "Diffusion models without classifier-free guidance".
     """
     t = random_timesteps(schedule, len(x0), generator)
     eps = torch.randn(x0.shape, device=x0.device, generator=generator)
-    prediction = model(schedule.add_noise(x0, eps, t), t, context)
-    return F.mse_loss(prediction.float(), schedule.target(x0, eps, t))
+    x_t, target = schedule.add_noise(x0, eps, t), schedule.target(x0, eps, t)
+    prediction = model(x_t, t, context).float()
+    if guidance:
+        with torch.no_grad():
+            unguided = model(x_t, t, empty.expand_as(context)).float()
+            target = target + guidance * (prediction - unguided)
+    return F.mse_loss(prediction, target)

@@ -15,9 +15,9 @@ from ..tokenizer import Tokenizer
 from .loop import Recipe
 
 RECIPES = {
-    "autoencoder": Recipe(steps=500, batch_size=32, learning_rate=3e-3),
-    "clip": Recipe(steps=950, batch_size=128, learning_rate=2e-3, weight_decay=0.1),
-    "unet": Recipe(steps=1350, batch_size=64, learning_rate=5e-3),
+    "autoencoder": Recipe(steps=1000, batch_size=16, learning_rate=3e-3),
+    "clip": Recipe(steps=1900, batch_size=64, learning_rate=2e-3, weight_decay=0.1),
+    "unet": Recipe(steps=1450, batch_size=64, learning_rate=5e-3),
 }
 NETWORKS = {
     "autoencoder": AutoencoderConfig(),

@@ -22,7 +22,9 @@ from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .run import NETWORKS, Run
 
 CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
-SAMPLING = SamplingDefaults(6, 3.0, 0.9)  # chosen for these recipes: benchmarks/README.md
+MODEL_GUIDANCE = 0.25  # as classifier-free guidance of scale 1 / (1 - 0.25) = 1.33
+MODEL_GUIDANCE_FROM = 0.3, 0.6  # shares of the steps between which it rises
+SAMPLER, SAMPLING = "ddpm", SamplingDefaults(20, 1.0, 0.0)  # chosen in benchmarks/README.md
 TIMED = 3  # steps of each stage, to estimate how long a run will take
 
 # The names of the streams of random numbers are hashed into seeds, so another name trains other
@@ -89,7 +91,8 @@ def unet_stage(run: Run, latents: Tensor, contexts: Tensor, empty: Tensor) -> St
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
         x0, context = draw_pairs(latents, contexts, empty, size, generator)
-        return denoising_loss(model, run.schedule, x0, context, generator)
+        guidance = model_guidance(step / run.recipes["unet"].steps)
+        return denoising_loss(model, run.schedule, x0, context, generator, empty, guidance)
 
     return Stage("unet", model, loss_of_step, [model])
 
@@ -102,6 +105,15 @@ def draw_pairs(
     chosen = torch.randint(len(latents), (size,), **options)
     dropped = torch.rand((size,), **options) < CAPTION_DROPOUT
     return latents[chosen], torch.where(dropped[:, None, None], empty, contexts[chosen])
+
+
+def model_guidance(share: float) -> float:
+    """The guidance in the U-Net's loss after that share of its steps.
+
+    None at first: what the model adds for a caption is worth little before it has learnt to listen.
+    """
+    begin, end = MODEL_GUIDANCE_FROM
+    return MODEL_GUIDANCE * min(max((share - begin) / (end - begin), 0.0), 1.0)
 
 
 def train_stage(run: Run, stage: Stage, after_step=None) -> nn.Module:
@@ -248,7 +260,7 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     autoencoder = train_autoencoder(run)
     clip = train_clip(run, tokenizer)
     unet = train_unet(run, tokenizer, clip.text_model, autoencoder)
-    own = {"defaults": SAMPLING, "data": run.dataset.about}
+    own = {"sampler": SAMPLER, "defaults": SAMPLING, "data": run.dataset.about}
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, run.schedule, clip, **own)
     return save(run, pipe)
 

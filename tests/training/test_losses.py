@@ -16,7 +16,13 @@ from minisd.models import (
     VisionConfig,
 )
 from minisd.training import autoencoder_loss, clip_loss, denoising_loss
-from minisd.training.losses import CHROMA_WEIGHT, KL_WEIGHT, TIMESTEP_STD, random_timesteps
+from minisd.training.losses import (
+    CHROMA_WEIGHT,
+    KL_WEIGHT,
+    TIMESTEP_MEAN,
+    TIMESTEP_STD,
+    random_timesteps,
+)
 
 
 def random(*shape, seed=0):
@@ -107,17 +113,42 @@ def test_a_perfect_denoiser_has_no_loss_and_a_silent_one_has_about_1(prediction)
     assert t.min() < 50 and 950 < t.max() < 1000 and len(t.unique()) > 32  # all over the schedule
 
 
-def test_training_times_are_most_often_those_where_signal_and_noise_are_equal():
+def test_training_times_are_most_often_those_of_a_little_more_noise_than_signal():
     schedule, generator = NoiseSchedule(), torch.Generator().manual_seed(0)
     t = random_timesteps(schedule, 400_000, generator)
     weights = [0.1]  # of pure noise, where sampling begins; from there towards the picture
     for a in schedule.alphas_cumprod.flip(0)[1:].tolist():
         log_ratio = math.log(math.sqrt(a / (1 - a)))
-        weights.append(0.1 + math.exp(-((log_ratio / TIMESTEP_STD) ** 2) / 2))
+        off = (log_ratio - TIMESTEP_MEAN) / TIMESTEP_STD
+        weights.append(0.1 + math.exp(-(off**2) / 2))
     expected = torch.tensor(weights).flip(0).unflatten(0, (20, 50)).sum(dim=1)
     found = t.bincount(minlength=1000).float().unflatten(0, (20, 50)).sum(dim=1)
     torch.testing.assert_close(found / 400_000, expected / sum(weights), rtol=0.05, atol=0)
     assert not torch.equal(t, random_timesteps(schedule, 400_000, generator))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.4, 0.5])
+def test_model_guidance_ends_at_classifier_free_guidance_of_scale_1_over_1_minus_w(guidance):
+    schedule, point = NoiseSchedule(), random(1, 4, 2, 2)
+    x0, context, empty = point.expand(64, -1, -1, -1), torch.ones(64, 2, 3), torch.zeros(1, 2, 3)
+
+    def model(scale):
+        """The right answer for the only picture, further from the empty prompt's than it should."""
+
+        def predict(x_t, t, context):
+            a = schedule.a(t, x_t)
+            prompt, plain = (a.sqrt() * x_t - point) / (1 - a).sqrt(), x_t.sin()
+            return plain + scale * (prompt - plain) if context.any() else plain
+
+        return predict
+
+    def loss(scale):
+        generator = torch.Generator().manual_seed(0)
+        given = (x0, context, generator, empty, guidance)
+        return denoising_loss(model(scale), schedule, *given).item()
+
+    assert loss(1 / (1 - guidance)) == pytest.approx(0, abs=1e-9)
+    assert loss(1.2 / (1 - guidance)) > 1e-3 < loss(0.8 / (1 - guidance))
 
 
 def test_denoising_loss_depends_on_its_generator_alone():

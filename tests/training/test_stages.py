@@ -258,11 +258,12 @@ def test_the_pool_is_encoded_with_its_own_captions(parts):
 def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
     tmp_path, monkeypatch, parts
 ):
-    shown, loss = [], stages.denoising_loss
+    shown, given, loss = [], [], stages.denoising_loss
 
-    def spy(model, schedule, x0, context, generator):
+    def spy(model, schedule, x0, context, generator, *guided):
         shown.append((x0, context))
-        return loss(model, schedule, x0, context, generator)
+        given.append(guided)
+        return loss(model, schedule, x0, context, generator, *guided)
 
     monkeypatch.setattr(stages, "denoising_loss", spy)
     autoencoder, tokenizer, text_encoder = parts
@@ -277,3 +278,8 @@ def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
     picture = torch.cdist(x0.flatten(1), latents.flatten(1)).argmin(dim=1)
     assert 70 <= without.sum() <= 130
     assert torch.equal(context[~without], contexts[picture[~without]])
+
+    assert all(torch.equal(unprompted, empty) for unprompted, _ in given)
+    guidance = [weight for _, weight in given]  # none for six steps, and all from the twelfth on
+    assert guidance[:7] == [0.0] * 7 and guidance[12:] == [stages.MODEL_GUIDANCE] * 8
+    assert guidance[9] == pytest.approx(stages.MODEL_GUIDANCE / 2)
