@@ -4,7 +4,7 @@ The functions here are the methods of the world of one digit; `TWO` has the same
 """
 
 from ..errors import InputError
-from .dataset import POOL_BATCH, Batch, Dataset, World, cycle
+from .dataset import POOL_BATCH, Batch, Dataset, World, cycle, fits
 from .digits import load_digits
 from .folder import Folder, Pictures
 from .one import ONE, OneDigit

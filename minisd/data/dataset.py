@@ -24,12 +24,22 @@ COMPLETE = 0.5  # share of a world's captions that must name all attributes
 
 @dataclass
 class Batch:
-    """Captioned pictures. Only those of a World have attributes."""
+    """Captioned pictures, and what they show: A attributes, of which the captions name some."""
 
     images: Tensor  # (B, 3, S, S) in [-1, 1]
     captions: list[str]
-    attributes: Tensor | None = None  # (B, A) long, in the order of the world's attributes
-    mentioned: Tensor | None = None  # (B, A) bool: which attributes the caption names
+    attributes: Tensor  # (B, A) long, in the order of the world's; elsewhere the caption's number
+    mentioned: Tensor  # (B, A) bool: which attributes the caption names
+
+
+def fits(shown: Tensor, said: Tensor, mentioned: Tensor) -> Tensor:
+    """Which captions are true of which pictures: (pictures, captions) bool.
+
+    A caption is true of every picture that has the attributes it mentions. shown (pictures, A);
+    said and mentioned (captions, A).
+    """
+    same = shown[:, None] == said[None]  # (pictures, captions, A)
+    return (same | ~mentioned[None]).all(dim=-1)
 
 
 class Dataset(ABC):
@@ -64,10 +74,6 @@ class Dataset(ABC):
     def contrastive_batch(self, size: int, generator: torch.Generator, device="cpu") -> Batch:
         """A training batch for CLIP, which learns most from pictures that are easily confused."""
         return self.batch(size, "train", generator, device)
-
-    @abstractmethod
-    def fits(self, batch: Batch) -> Tensor:
-        """(B, B) bool: entry [i, j] says whether caption j is true of picture i."""
 
     @abstractmethod
     def pool(self, seed: int = 0, device="cpu") -> Iterator[Batch]:
@@ -226,11 +232,6 @@ class World(Dataset):
         count = size * 15 // (16 * groups.shape[1])  # more than 3/4, as a fifth will be held out
         hard = groups[:count][~self.is_held_out(groups[:count])]
         return torch.cat([hard, drawn[len(hard) :]])
-
-    def fits(self, batch: Batch) -> Tensor:
-        """A caption is true of every picture that has the attributes it mentions."""
-        same = batch.attributes[:, None] == batch.attributes[None]  # (pictures, captions, A)
-        return (same | ~batch.mentioned[None]).all(dim=-1)
 
     def pool(self, seed: int = 0, device="cpu") -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed)

@@ -42,6 +42,7 @@ class Pictures(Dataset):
             found = f"{name} has {len(set(digests))} different captioned pictures"
             raise InputError(f"{found}; training needs {LEAST} or more")
         self.name, self.captions, self.image_size = name, captions, len(pixels[0])
+        self.numbers = torch.from_numpy(np.unique(captions, return_inverse=True)[1])  # (n,)
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)  # (n, 3, S, S) uint8
         ordered = sorted(digests)  # equal pictures are on one side of the limit, some on either
         limit = ordered[max(len(ordered) // TEST_EVERY, ordered.count(ordered[0]))]
@@ -63,20 +64,17 @@ class Pictures(Dataset):
         return [self.captions[i] for i in indices.tolist()]
 
     def take(self, indices: Tensor, device="cpu") -> Batch:
-        """The pictures with these indices (B,)."""
+        """The pictures with these indices (B,). What one shows is its caption, as a number."""
         images = self.pixels[indices].to(device).float() / 127.5 - 1  # (B, 3, S, S)
-        return Batch(images, self.captions_of(indices))
+        attributes = self.numbers[indices, None].to(device)  # (B, 1)
+        mentioned = torch.ones_like(attributes, dtype=torch.bool)
+        return Batch(images, self.captions_of(indices), attributes, mentioned)
 
     def batch(self, size: int, split="train", generator=None, device="cpu") -> Batch:
         """`size` captioned pictures, drawn at random with replacement."""
         check_choice("split", split, self.indices)
         chosen = torch.randint(len(self.indices[split]), (size,), generator=generator)
         return self.take(self.indices[split][chosen], device)
-
-    def fits(self, batch: Batch) -> Tensor:
-        """A caption is true of its own picture, and of every other one with the same caption."""
-        captions = np.array(batch.captions)  # (B,)
-        return torch.from_numpy(captions[:, None] == captions[None]).to(batch.images.device)
 
     def pool(self, seed: int = 0, device="cpu") -> Iterator[Batch]:
         """Every training picture in a fixed order; the last batch is filled up from the start."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ..data import Batch, Dataset, World
+from ..data import Batch, World, fits
 from ..pipeline import StableDiffusion
 from .metrics import clip_score, copy_ratio, frechet_distance, proportion, recalled
 
@@ -55,21 +55,19 @@ def evaluate_clip_score(pipe: StableDiffusion, captions: list[str], **pictures: 
     return {kind: clip_score(encode_images(pipe, x), texts) for kind, x in pictures.items()}
 
 
-def evaluate_retrieval(
-    pipe: StableDiffusion, dataset: Dataset, batch: Batch, drawn: Tensor
-) -> dict[str, dict]:
+def evaluate_retrieval(pipe: StableDiffusion, batch: Batch, drawn: Tensor) -> dict[str, dict]:
     """Recall@k: is a picture's caption among the k captions of the batch that CLIP ranks first?
 
     drawn (n, 3, S, S): a picture for each caption. Captions that are true of the same pictures,
     such as equal ones, count as one. Chance is the recall of a random ranking.
     """
-    fits = dataset.fits(batch).cpu()  # (pictures, captions)
-    distinct = fits.int().argmax(dim=0) == torch.arange(len(fits))  # true of no earlier picture
-    texts, fits = encode_texts(pipe, batch.captions)[distinct.to(pipe.device)], fits[:, distinct]
+    true = fits(batch.attributes, batch.attributes, batch.mentioned).cpu()
+    distinct = true.int().argmax(dim=0) == torch.arange(len(true))  # true of no earlier picture
+    texts, true = encode_texts(pipe, batch.captions)[distinct.to(pipe.device)], true[:, distinct]
     results: dict = {"chance": {f"recall@{k}": min(k / len(texts), 1.0) for k in RECALL_AT}}
     for kind, images in {"drawn": drawn, "real": batch.images}.items():
         similarity = (encode_images(pipe, images) @ texts.T).cpu()
-        found = {k: recalled(similarity, fits, k) for k in RECALL_AT}
+        found = {k: recalled(similarity, true, k) for k in RECALL_AT}
         results[kind] = {f"recall@{k}": proportion(right) for k, right in found.items()}
     return results
 

@@ -150,7 +150,7 @@ def evaluate(
         score = features.evaluate_clip_score(pipe, captions, drawn=pictures, real=real)
         results["clip_score"] = score
         results["retrieval"] = {
-            name: features.evaluate_retrieval(pipe, dataset, batch, kinds["drawn"][name])
+            name: features.evaluate_retrieval(pipe, batch, kinds["drawn"][name])
             for name, batch in batches.items()
         }
     if settings.synthetic:

@@ -21,7 +21,8 @@ from ..diffusion import SAMPLERS, Denoiser, NoiseSchedule, classifier_free, ddim
 from ..models import UNet
 from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, generator_for
-from ..training.stages import Stage, draw_pairs, encode_pool, train_stage
+from ..training.pool import encode_pool
+from ..training.stages import Stage, train_stage
 
 RECIPE = Recipe(steps=700, batch_size=64, learning_rate=1e-3)
 KNOWN = 50  # timesteps that the student learns: those that the sampler "lcm" visits
@@ -61,9 +62,7 @@ def consistency_loss(
 
 def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
     """Teach a copy of the pipeline's U-Net; returns the pipeline with the student in its place."""
-    latents, contexts = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
-    with torch.no_grad():
-        empty = pipe.text_encoder(pipe.tokenizer([""]).to(run.device))  # (1, L, D)
+    pool = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
     student, teacher = copy.deepcopy(pipe.unet), pipe.unet
     scale, rescale = pipe.defaults.guidance_scale, pipe.defaults.guidance_rescale
     size = run.recipes["few_steps"].batch_size
@@ -72,11 +71,11 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
         def answer(x: Tensor, t: Tensor, contexts: Tensor) -> Tensor:
             return teacher(x, t.repeat(len(x) // len(t)), contexts)  # guidance asks twice at once
 
-        return classifier_free(answer, context, empty.expand_as(context), scale, rescale)
+        return classifier_free(answer, context, pool.empty.expand_as(context), scale, rescale)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("few steps", step, run.seed, run.device)
-        x0, context = draw_pairs(latents, contexts, empty, size, generator)
+        x0, context, _ = pool.draw(size, generator)
         return consistency_loss(student, guided(context), pipe.schedule, x0, context, generator)
 
     stage = Stage("few_steps", student, loss_of_step, [student, teacher])

@@ -17,7 +17,7 @@ from .loop import Recipe
 RECIPES = {
     "autoencoder": Recipe(steps=1000, batch_size=16, learning_rate=3e-3),
     "clip": Recipe(steps=1900, batch_size=64, learning_rate=2e-3, weight_decay=0.1),
-    "unet": Recipe(steps=1450, batch_size=64, learning_rate=5e-3),
+    "unet": Recipe(steps=1400, batch_size=64, learning_rate=5e-3),
 }
 NETWORKS = {
     "autoencoder": AutoencoderConfig(),

@@ -1,6 +1,5 @@
 """The three stages. Each is a model and the loss of a step; the loop trains them in order."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import check_configs, write_json
-from ..data import POOL_BATCH
+from ..data import POOL_BATCH, fits
 from ..errors import InputError
 from ..files import check_writable
-from ..machine import describe, mixed_precision
+from ..machine import describe
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from ..pipeline import SamplingDefaults, StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
-from .loop import generator_for, progress, repeat_bits, train
+from .loop import generator_for, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
+from .pool import Pool, encode_pool
 from .run import NETWORKS, Run
 
-CAPTION_DROPOUT = 0.1  # share of captions replaced by the empty prompt, for guidance
-MODEL_GUIDANCE = 0.25  # as classifier-free guidance of scale 1 / (1 - 0.25) = 1.33
+MODEL_GUIDANCE = 1 / 3  # as classifier-free guidance of scale 1 / (1 - 1/3) = 1.5
 MODEL_GUIDANCE_FROM = 0.3, 0.6  # shares of the steps between which it rises
 SAMPLER, SAMPLING = "ddpm", SamplingDefaults(20, 1.0, 0.0)  # chosen in benchmarks/README.md
 TIMED = 3  # steps of each stage, to estimate how long a run will take
@@ -74,37 +73,26 @@ def clip_stage(run: Run, tokenizer: Tokenizer) -> Stage:
         generator = generator_for(PAIRS, step, run.seed)
         batch = run.dataset.contrastive_batch(size, generator, run.device)
         ids = tokenizer(batch.captions).to(run.device)
-        return clip_loss(model, batch.images, ids, run.dataset.fits(batch))
+        true = fits(batch.attributes, batch.attributes, batch.mentioned)
+        return clip_loss(model, batch.images, ids, true)
 
     return Stage("clip", model, loss_of_step, [model.vision_model, model.text_model])
 
 
-def unet_stage(run: Run, latents: Tensor, contexts: Tensor, empty: Tensor) -> Stage:
-    """Stage 3: predict v in noised latents (N, 4, H, W), given their captions (N, L, D).
-
-    empty (1, L, D): the context of the empty prompt, which replaces some of the captions.
-    """
+def unet_stage(run: Run, pool: Pool) -> Stage:
+    """Stage 3: predict v in noised latents, given their captions."""
     torch.manual_seed(run.seed + 2)
     model = UNet(run.unet_config).to(run.device)
     size = run.recipes["unet"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
-        x0, context = draw_pairs(latents, contexts, empty, size, generator)
+        x0, context, references = pool.draw(size, generator)
         guidance = model_guidance(step / run.recipes["unet"].steps)
-        return denoising_loss(model, run.schedule, x0, context, generator, empty, guidance)
+        more = {"references": references, "empty": pool.empty, "guidance": guidance}
+        return denoising_loss(model, run.schedule, x0, context, generator, **more)
 
     return Stage("unet", model, loss_of_step, [model])
-
-
-def draw_pairs(
-    latents: Tensor, contexts: Tensor, empty: Tensor, size: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A batch of latents (B, 4, H, W) and their contexts (B, L, D), some of them the empty one."""
-    options = {"generator": generator, "device": latents.device}
-    chosen = torch.randint(len(latents), (size,), **options)
-    dropped = torch.rand((size,), **options) < CAPTION_DROPOUT
-    return latents[chosen], torch.where(dropped[:, None, None], empty, contexts[chosen])
 
 
 def model_guidance(share: float) -> float:
@@ -152,27 +140,6 @@ def train_clip(run: Run, tokenizer: Tokenizer) -> CLIP:
     return train_stage(run, clip_stage(run, tokenizer))
 
 
-@torch.no_grad()
-def encode_pool(
-    run: Run, autoencoder: Autoencoder, tokenizer: Tokenizer, text_encoder: TextEncoder
-) -> tuple[Tensor, Tensor]:
-    """The N pictures of the dataset's pool: latents (N, 4, H, W) and contexts (N, L, D).
-
-    They are encoded once and noised again and again. The latents are the posterior's means: its
-    noise, which made the decoder robust, would only blur what the U-Net learns.
-    """
-    latents, contexts = [], []
-    batches = math.ceil(run.dataset.pool_size / POOL_BATCH)
-    pool = run.dataset.pool(run.seed, run.device)
-    for batch in progress(pool, desc="encoding", total=batches, unit="batch"):
-        ids = tokenizer(batch.captions).to(run.device)
-        with mixed_precision(run.device), parallel.shared(autoencoder.encoder, text_encoder):
-            mean = autoencoder.encode(batch.images).mean
-            contexts.append(text_encoder(ids))
-        latents.append(mean * autoencoder.config.scaling_factor)
-    return torch.cat(latents), torch.cat(contexts)
-
-
 def train_unet(
     run: Run,
     tokenizer: Tokenizer,
@@ -181,11 +148,8 @@ def train_unet(
     after_step: Callable[[int, nn.Module], None] | None = None,
 ) -> UNet:
     """Encode the pool, then train the U-Net on it. `after_step` as in `train`."""
-    latents, contexts = encode_pool(run, autoencoder, tokenizer, text_encoder)
-    with torch.no_grad():
-        empty = text_encoder(tokenizer([""]).to(run.device))  # (1, L, D)
-    stage = unet_stage(run, latents, contexts, empty)
-    return train_stage(run, stage, after_step)
+    pool = encode_pool(run, autoencoder, tokenizer, text_encoder)
+    return train_stage(run, unet_stage(run, pool), after_step)
 
 
 def check(run: Run, resume: bool) -> None:
@@ -228,12 +192,15 @@ def check_networks(run: Run) -> None:
 
 
 def estimate(run: Run, tokenizer: Tokenizer) -> float:
-    """Seconds that the three training loops will take here; times the U-Net on random latents."""
+    """Seconds that the three training loops will take here; times the U-Net on a random pool."""
     autoencoder, clip = autoencoder_stage(run), clip_stage(run, tokenizer)
     unet, text = run.unet_config, clip.model.config.text
-    latents = torch.randn(16, unet.in_channels, unet.sample_size, unet.sample_size).to(run.device)
-    contexts = torch.randn(16, text.max_length, text.hidden_size).to(run.device)
-    denoiser = unet_stage(run, latents, contexts, contexts[:1])
+    n, size = run.dataset.pool_size, unet.sample_size
+    latents = torch.randn(n, unet.in_channels, size, size, device=run.device)
+    empty = torch.randn(1, text.max_length, text.hidden_size, device=run.device)
+    numbers = torch.arange(n, device=run.device)[:, None]
+    pool = Pool(latents, empty.expand(n, -1, -1), empty, numbers, torch.ones_like(numbers).bool())
+    denoiser = unet_stage(run, pool)
     total = 0.0
     for stage in (autoencoder, clip, denoiser):
         for steps in (1, TIMED):  # the first step also sets up what later steps reuse

@@ -9,6 +9,7 @@ from minisd.data import (
     ONE,
     VALUES,
     all_combinations,
+    fits,
     held_out_combinations,
     is_held_out,
     say,
@@ -80,6 +81,14 @@ def test_different_combinations_never_share_a_full_caption():
 )
 def test_the_article_fits_what_follows(mentioned, numeral, caption):
     assert say((8, 1, 0, 4), mentioned, numeral=numeral) == caption
+
+
+def test_a_caption_fits_every_picture_that_has_the_attributes_it_names():
+    shown = torch.tensor([(7, 0, 1, 0), (7, 0, 0, 3), (7, 2, 1, 0), (3, 0, 1, 0)])
+    said = torch.tensor([(7, 0, 1, 0)] * 3 + [(5, 5, 0, 1)])
+    named = torch.tensor([(1, 1, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1), (0, 0, 0, 0)]).bool()
+    expected = [[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]]  # of each picture
+    assert fits(shown, said, named).int().tolist() == expected
 
 
 def test_no_caption_has_a_wrong_article(written):

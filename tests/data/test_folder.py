@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion
-from minisd.data import Folder, Pictures, load_dataset
+from minisd.data import Folder, Pictures, fits, load_dataset
 from minisd.data.folder import read_captions, read_picture
 from minisd.errors import InputError
 from minisd.training import stages
@@ -124,9 +124,9 @@ def test_test_pictures_are_never_trained_on(folder):
 def test_equal_captions_fit_one_anothers_pictures(folder):
     dataset = Folder(folder)
     batch = dataset.batch(20, "train", seeded())
-    fits = dataset.fits(batch)
+    true = fits(batch.attributes, batch.attributes, batch.mentioned)
     for i, a in enumerate(batch.captions):
-        assert [a == b for b in batch.captions] == fits[i].tolist()
+        assert [a == b for b in batch.captions] == true[i].tolist()
 
 
 def test_the_seed_decides_the_batch(folder):

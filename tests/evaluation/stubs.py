@@ -17,7 +17,7 @@ class Stub:
     Its "autoencoder" loses a little contrast or, if `blank`, everything.
     """
 
-    device, clip = torch.device("cpu"), None
+    device, clip, sampler = torch.device("cpu"), None, "ddpm"
     defaults = SimpleNamespace(num_inference_steps=4, guidance_scale=3.5, guidance_rescale=0.7)
 
     def __init__(self, listens=True, blank=False):
@@ -39,7 +39,7 @@ class Stub:
 
 
 class Album(Dataset):
-    """Pictures of noise with captions and no attributes. Odd ones are training pictures."""
+    """Pictures of noise, each with its own caption. Odd ones are training pictures."""
 
     name, image_size, pool_size = "album", 32, 100
 
@@ -50,7 +50,9 @@ class Album(Dataset):
         self.indices = {"train": torch.arange(1, 200, 2), "test": torch.arange(0, 200, 2)}
 
     def take(self, indices):
-        return Batch(self.images[indices], [self.captions[i] for i in indices.tolist()])
+        captions = [self.captions[i] for i in indices.tolist()]
+        numbers = indices[:, None]
+        return Batch(self.images[indices], captions, numbers, torch.ones_like(numbers).bool())
 
     def texts(self):
         return self.captions
@@ -58,9 +60,6 @@ class Album(Dataset):
     def batch(self, size, split="train", generator=None, device="cpu"):
         indices = self.indices[split]
         return self.take(indices[torch.randint(len(indices), (size,), generator=generator)])
-
-    def fits(self, batch):
-        return torch.tensor([[a == b for b in batch.captions] for a in batch.captions])
 
     def pool(self, seed=0, device="cpu"):
         yield self.take(self.indices["train"][:60])

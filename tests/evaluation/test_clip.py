@@ -11,8 +11,6 @@ from minisd.evaluation import accuracy, zero_shot
 from minisd.evaluation.features import evaluate_clip_score, evaluate_retrieval
 from tests.helpers import read_caption
 
-from .stubs import Album
-
 
 def hot(attributes):
     """One hot vector for each attribute: (B, 4) -> unit vectors (B, 25)."""
@@ -46,7 +44,7 @@ def full():
 
 
 def test_a_clip_that_understands_retrieves_every_caption(full):
-    found = evaluate_retrieval(reader_of(full.attributes), ONE, full, full.images)
+    found = evaluate_retrieval(reader_of(full.attributes), full, full.images)
     assert found["chance"] == {"recall@1": 1 / 160, "recall@10": 10 / 160}  # combinations, once
     for kind in ("drawn", "real"):
         assert all(cell["rate"] == 1 and cell["of"] == 200 for cell in found[kind].values())
@@ -54,18 +52,19 @@ def test_a_clip_that_understands_retrieves_every_caption(full):
 
 def test_a_clip_that_sees_other_pictures_retrieves_by_chance(full):
     other = full.attributes[torch.randperm(200, generator=torch.Generator().manual_seed(0))]
-    found = evaluate_retrieval(reader_of(other), ONE, full, full.images)["drawn"]
+    found = evaluate_retrieval(reader_of(other), full, full.images)["drawn"]
     assert found["recall@1"]["rate"] < 0.05 and found["recall@10"]["rate"] < 0.3
 
 
 def test_equal_captions_are_ranked_as_one():
     """Three pictures, two captions: the first picture's is the second's, too."""
-    album, captions = Album(), ["a", "a", "b"]
+    captions, numbers = ["a", "a", "b"], torch.tensor([[0], [0], [1]])
     vectors = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
     text = lambda captions: torch.tensor([vectors[c] for c in captions])  # noqa: E731
     images = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]])  # the second one looks like a b
     pipe = pipeline(lambda ids: ids, lambda x: images[: len(x)], text)
-    found = evaluate_retrieval(pipe, album, Batch(images, captions), images)
+    batch = Batch(images, captions, numbers, torch.ones(3, 1, dtype=torch.bool))
+    found = evaluate_retrieval(pipe, batch, images)
     assert found["chance"] == {"recall@1": 1 / 2, "recall@10": 1}
     assert found["real"]["recall@1"]["right"] == 2 and found["real"]["recall@10"]["right"] == 3
 

@@ -21,6 +21,7 @@ from minisd.training.losses import (
     KL_WEIGHT,
     TIMESTEP_MEAN,
     TIMESTEP_STD,
+    posterior_mean,
     random_timesteps,
 )
 
@@ -144,11 +145,48 @@ def test_model_guidance_ends_at_classifier_free_guidance_of_scale_1_over_1_minus
 
     def loss(scale):
         generator = torch.Generator().manual_seed(0)
-        given = (x0, context, generator, empty, guidance)
+        given = (x0, context, generator, None, empty, guidance)
         return denoising_loss(model(scale), schedule, *given).item()
 
     assert loss(1 / (1 - guidance)) == pytest.approx(0, abs=1e-9)
     assert loss(1.2 / (1 - guidance)) > 1e-3 < loss(0.8 / (1 - guidance))
+
+
+def test_the_posterior_mean_is_the_loop_written_by_hand():
+    latents, noised = random(5, 2, 2, 2), random(3, 2, 2, 2, seed=1)
+    fit = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [0, 0, 1, 0, 0]]).bool()
+    for share in (0.0, 0.3, 0.9):
+        found = posterior_mean(noised, torch.full((3, 1, 1, 1), share), latents, fit)
+        for i, x in enumerate(noised):
+            total, weights = torch.zeros(2, 2, 2), 0.0
+            for j, x0 in enumerate(latents):
+                squares = (x - math.sqrt(share) * x0).square().sum().item()
+                weight = fit[i, j].item() * math.exp(-squares / (2 * (1 - share)))
+                total, weights = total + weight * x0, weights + weight
+            torch.testing.assert_close(found[i], total / weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+def test_with_references_the_best_denoiser_of_a_known_set_has_no_loss(prediction):
+    """Without them it has one, as a single picture is not the mean of all that it could be."""
+    schedule = NoiseSchedule(
+        ScheduleConfig(prediction_type=prediction, rescale_betas_zero_snr=prediction != "epsilon")
+    )
+    latents = random(16, 4, 2, 2)
+    fit = torch.eye(2).bool().repeat(8, 8)  # every second latent
+
+    def best(x_t, t, c):
+        a = schedule.a(t, x_t)
+        x0 = posterior_mean(x_t, a, latents, fit)
+        return schedule.target(x0, (x_t - a.sqrt() * x0) / (1 - a).sqrt(), t)
+
+    def loss(references):
+        given = (schedule, latents, random(16, 2, 3), torch.Generator().manual_seed(0), references)
+        return denoising_loss(best, *given).item()
+
+    assert loss((latents, fit)) == pytest.approx(0, abs=1e-9) and loss(None) > 0.01
+    alone = loss((latents, torch.eye(16).bool()))  # nothing else fits: x0 is its own mean
+    assert alone == pytest.approx(loss(None), rel=1e-4)
 
 
 def test_denoising_loss_depends_on_its_generator_alone():
@@ -175,7 +213,8 @@ def test_in_bfloat16_every_loss_is_near_its_value_in_float32():
         yield autoencoder_loss(autoencoder, images, next(seeds))
         yield clip_loss(clip, images, ids, torch.eye(8, dtype=torch.bool))
         x0, context = random(8, 4, 8, 8), random(8, 16, 128)
-        yield denoising_loss(unet, NoiseSchedule(), x0, context, next(seeds))
+        references = x0 / 2, torch.ones(8, 8, dtype=torch.bool)
+        yield denoising_loss(unet, NoiseSchedule(), x0, context, next(seeds), references)
 
     exact = list(losses())
     with torch.autocast("cpu", torch.bfloat16):

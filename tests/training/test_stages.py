@@ -245,14 +245,32 @@ def parts():
 def test_the_pool_is_encoded_with_its_own_captions(parts):
     autoencoder, tokenizer, text_encoder = parts
     run = tiny_run(Path("unused"), seed=3)
-    latents, contexts = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
+    pool = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
     batch = next(run.dataset.pool(seed=3))
     scale = autoencoder.config.scaling_factor
     with mixed_precision("cpu"):  # of pictures and captions; in bfloat16 where training is
         mean = autoencoder.encode(batch.images).mean
-        torch.testing.assert_close(contexts, text_encoder(tokenizer(batch.captions)))
-    torch.testing.assert_close(latents, mean * scale)
-    assert len(contexts.unique(dim=0)) > 200
+        torch.testing.assert_close(pool.contexts, text_encoder(tokenizer(batch.captions)))
+    torch.testing.assert_close(pool.latents, mean * scale)
+    assert torch.equal(pool.attributes, batch.attributes)
+    assert torch.equal(pool.mentioned, batch.mentioned)
+    assert torch.equal(pool.empty, text_encoder(tokenizer([""])))
+    assert len(pool.contexts.unique(dim=0)) > 200
+
+
+def test_a_batch_of_the_pool_comes_with_the_latents_that_its_captions_fit(parts):
+    run = tiny_run(Path("unused"))
+    pool = stages.encode_pool(run, *parts)
+    x0, context, (latents, fit) = pool.draw(50, torch.Generator().manual_seed(0))
+    assert torch.equal(latents[:50], x0) and fit.shape == (50, len(latents))
+    for i in range(50):
+        this = (pool.latents == x0[i]).all(dim=(1, 2, 3)).nonzero()[0].item()
+        for j in range(0, len(latents), 7):
+            other = (pool.latents == latents[j]).all(dim=(1, 2, 3)).nonzero()[0].item()
+            same = pool.attributes[this] == pool.attributes[other]
+            named = pool.mentioned[this] if context[i].ne(pool.empty[0]).any() else same
+            assert fit[i, j] == (same | ~named).all()
+    assert 0 < (context == pool.empty).all(dim=(1, 2)).sum() < 20
 
 
 def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
@@ -260,26 +278,26 @@ def test_the_unet_sees_pictures_with_their_captions_and_now_and_then_with_none(
 ):
     shown, given, loss = [], [], stages.denoising_loss
 
-    def spy(model, schedule, x0, context, generator, *guided):
+    def spy(model, schedule, x0, context, generator, **more):
         shown.append((x0, context))
-        given.append(guided)
-        return loss(model, schedule, x0, context, generator, *guided)
+        given.append(more)
+        return loss(model, schedule, x0, context, generator, **more)
 
     monkeypatch.setattr(stages, "denoising_loss", spy)
     autoencoder, tokenizer, text_encoder = parts
     run = change_recipe(tiny_run(tmp_path), "unet", steps=20, batch_size=50)
     stages.train_unet(run, tokenizer, text_encoder, autoencoder)
 
-    latents, contexts = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
-    with torch.no_grad():
-        empty = text_encoder(tokenizer([""]))
+    pool = stages.encode_pool(run, autoencoder, tokenizer, text_encoder)
     x0, context = (torch.cat(tensors) for tensors in zip(*shown, strict=True))  # (1000, ...)
-    without = (context == empty).all(dim=(1, 2))
-    picture = torch.cdist(x0.flatten(1), latents.flatten(1)).argmin(dim=1)
+    without = (context == pool.empty).all(dim=(1, 2))
+    picture = torch.cdist(x0.flatten(1), pool.latents.flatten(1)).argmin(dim=1)
     assert 70 <= without.sum() <= 130
-    assert torch.equal(context[~without], contexts[picture[~without]])
+    assert torch.equal(context[~without], pool.contexts[picture[~without]])
 
-    assert all(torch.equal(unprompted, empty) for unprompted, _ in given)
-    guidance = [weight for _, weight in given]  # none for six steps, and all from the twelfth on
+    for (latents, _), more in zip(shown, given, strict=True):
+        assert torch.equal(more["empty"], pool.empty)
+        assert torch.equal(more["references"][0][:50], latents)
+    guidance = [more["guidance"] for more in given]  # none for six steps, all from the twelfth on
     assert guidance[:7] == [0.0] * 7 and guidance[12:] == [stages.MODEL_GUIDANCE] * 8
     assert guidance[9] == pytest.approx(stages.MODEL_GUIDANCE / 2)
