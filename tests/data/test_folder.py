@@ -55,7 +55,7 @@ def seeded(seed=0):
 
 def test_pictures_come_with_their_own_captions(folder):
     batch = Folder(folder).batch(50, "train", seeded())
-    assert batch.images.shape == (50, 3, 32, 32) and batch.attributes is None
+    assert batch.images.shape == (50, 3, 32, 32) and batch.mentioned.all()
     for image, caption in zip(batch.images, batch.captions, strict=True):
         name = caption.split()[1]
         colour = torch.tensor(NAMES[name]) / 127.5 - 1
