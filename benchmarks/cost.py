@@ -21,6 +21,7 @@ from minisd.machine import describe
 from minisd.models import parameter_count
 from minisd.pipeline import WEIGHTS
 from minisd.training import RECIPES, autoencoder_loss, clip_loss, denoising_loss, parallel
+from minisd.training.pool import REFERENCES
 
 from .results import STAGES
 
@@ -69,11 +70,14 @@ def losses(pipe: StableDiffusion) -> dict[str, tuple[nn.Module, Callable[[], Ten
     batch = data.draw_batch(SIZE, "train", g)
     ids, fits = pipe.tokenizer(batch.captions), torch.eye(SIZE).bool()
     x0, context = torch.randn(SIZE, 4, 8, 8, generator=g), pipe.encode_prompt(batch.captions)
+    latents = torch.randn(SIZE + REFERENCES, 4, 8, 8, generator=g)
+    references = latents, torch.ones(SIZE, len(latents), dtype=torch.bool)
+    more = {"references": references, "empty": pipe.encode_prompt([""]), "guidance": 1 / 3}
     vae, clip, unet = pipe.autoencoder, pipe.clip, pipe.unet
     return {
         "autoencoder": (vae, lambda: autoencoder_loss(vae, batch.images, g)),
         "clip": (clip, lambda: clip_loss(clip, batch.images, ids, fits)),
-        "unet": (unet, lambda: denoising_loss(unet, pipe.schedule, x0, context, g)),
+        "unet": (unet, lambda: denoising_loss(unet, pipe.schedule, x0, context, g, **more)),
     }
 
 
@@ -93,7 +97,7 @@ def main() -> None:
     for name, (model, loss) in losses(StableDiffusion.from_pretrained()).items():
         picture, kept = flops_and_bytes(model, loss)
         step, cost = muon_flops(model), run["stages"][name]
-        total = cost["pictures"] * picture + RECIPES[name].steps * step
+        total = cost["pictures"] * (picture + step / RECIPES[name].batch_size)
         speed = total / cost["seconds"]
         cells = {
             "stage": STAGES[name],
