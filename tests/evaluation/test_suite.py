@@ -20,8 +20,7 @@ def test_the_settings_reach_the_pipeline(listening):
         *[{}] * (SAMPLES // BATCH),
         *[{"guidance_scale": 1.0}] * (SAMPLES // BATCH),
         *[{"num_inference_steps": None, "sampler": None}] * 5,  # incomplete captions, its own
-        *[{"guidance_scale": 1.75}] * (1000 // BATCH),  # to train a classifier on
-        *[{"guidance_scale": 1.0}] * (1000 // BATCH),  # and one without tricks
+        *[{"guidance_scale": 1.0}] * (1000 // BATCH),  # to train two classifiers on
     ]
     assert stub.calls == [expected | change for change in changes]
     assert results["settings"] == {
@@ -33,7 +32,6 @@ def test_the_settings_reach_the_pipeline(listening):
         "seed": 0,
         "training_seed": 0,
         "synthetic": 1000,
-        "synthetic_guidance": 1.75,
     }
 
 
