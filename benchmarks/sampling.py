@@ -2,12 +2,14 @@
 
     python -m benchmarks.sampling --samples 1000
 
-Every cell draws the same captions from the same seed. Writes sampling.json and sampling.png here.
+Every cell draws the same captions from the same seed, and as many that leave things out.
+Writes sampling.json and sampling.png here.
 """
 
 import argparse
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -24,6 +26,7 @@ from minisd.evaluation import (
     proportion,
     to_markdown,
 )
+from minisd.evaluation.incomplete import evaluate_incomplete
 from minisd.machine import describe, pick_device
 from minisd.pipeline import WEIGHTS
 
@@ -33,14 +36,22 @@ COMPARED = ("ddpm", "ddim", "dpm++", "unipc")  # with our spacing Euler is DDIM,
 
 
 def measure(pipe, judge, wanted, captions, real, settings: Settings) -> dict:
-    """One cell: joint accuracy, Frechet distance to real renders, seconds a picture."""
+    """One cell: joint accuracy, Frechet distance to real renders, seconds a picture.
+
+    Of captions that leave things out, of all kinds alike, "whole" counts the pictures that are as
+    asked with all else decided.
+    """
     began = time.perf_counter()
     label = f"{settings.sampler} {settings.steps}"
     pictures = draw(pipe, captions, settings.seed, settings, label)
     seconds = (time.perf_counter() - began) / len(pictures)
     joint = proportion((judge(pictures).cpu() == wanted).all(dim=1))
     frechet = frechet_distance(judge.features(pictures), judge.features(real))
-    return {"joint": joint, "frechet": frechet, "seconds": seconds}
+    some = partial(draw, pipe, settings=settings, label=f"{label}, incomplete captions")
+    each = len(captions) // len(data.ONE.incomplete)
+    kinds = evaluate_incomplete(data.ONE, judge, some, each, settings.seed + 300).values()
+    whole = sum(kind["whole"]["rate"] for kind in kinds) / len(kinds)
+    return {"joint": joint, "whole": whole, "frechet": frechet, "seconds": seconds}
 
 
 def markdown(cells: dict) -> str:
@@ -48,21 +59,30 @@ def markdown(cells: dict) -> str:
     rows = []
     for steps in next(iter(cells.values())):
         row = (column[steps] for column in cells.values())
-        rows.append([steps, *(f"{percent(c['joint'])}, {c['frechet']:.1f}" for c in row)])
+        written = (
+            f"{percent(c['joint'])}; {100 * c['whole']:.1f}; {c['frechet']:.1f}" for c in row
+        )
+        rows.append([steps, *written])
     return to_markdown([["steps", *cells], *rows])
 
 
 def figure(cells: dict):
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
     ticks = (10, 15, 20, 30, 60, 120)
-    axes[1].set_yscale("log")
-    axes[1].set_yticks(ticks, ticks)
+    axes[2].set_yscale("log")
+    axes[2].set_yticks(ticks, ticks)
     for sampler, column in cells.items():
         joint = [100 * column[str(steps)]["joint"]["rate"] for steps in STEPS]
+        whole = [100 * column[str(steps)]["whole"] for steps in STEPS]
         frechet = [column[str(steps)]["frechet"] for steps in STEPS]
-        for axis, values in zip(axes, (joint, frechet), strict=True):
+        for axis, values in zip(axes, (joint, whole, frechet), strict=True):
             axis.plot(STEPS, values, marker="o", ms=3, label=sampler)
-    for axis, label in zip(axes, ("all four right, %", "Frechet distance"), strict=True):
+    labels = (
+        "all four right, %",
+        "short captions: as asked, the rest decided, %",
+        "Frechet distance",
+    )
+    for axis, label in zip(axes, labels, strict=True):
         axis.set(xscale="log", xlabel="network evaluations", ylabel=label)
         axis.set_xticks(STEPS, STEPS, minor=False)
         axis.minorticks_off()
@@ -94,11 +114,13 @@ def main() -> None:
             print(
                 f"{sampler:6} {steps:3} steps: {100 * cell['joint']['rate']:5.1f} % right,", end=""
             )
+            print(f" {100 * cell['whole']:5.1f} % whole,", end="")
             print(f" Frechet {cell['frechet']:7.1f}, {cell['seconds']:.3f} s a picture")
     about = {"machine": describe(device), "samples": o.samples, "guidance": shared.guidance}
     write_json(HERE / "sampling.json", {**about, "cells": cells})
     plots.save(figure(cells), HERE / "sampling.png")
-    print("\njoint accuracy in % [95% interval], Frechet distance\n\n" + markdown(cells))
+    head = "joint accuracy in % [95% interval]; % whole of captions that leave things out; Frechet"
+    print(f"\n{head} distance\n\n{markdown(cells)}")
 
 
 if __name__ == "__main__":
