@@ -84,9 +84,9 @@ def denoising_loss(
     eps; Salimans and Ho 2022, section 4, for v.
 
     With references, latents (N, 4, H, W) and which of them each caption fits (B, N), x0 gives way
-    to its mean over all of them, given x_t. The best answer stays the same, but single pictures
-    scatter about it less. Source: Xu et al. 2023, "Stable target field for reduced variance score
-    estimation in diffusion models", equation 7.
+    to its mean over all of them, given x_t. A single picture scatters about that mean, which is
+    what the model learns; the price is a bias that vanishes with more references. Source: Xu et al.
+    2023, "Stable target field for reduced variance score estimation in diffusion models", eq. 7.
 
     With guidance w, the target moves away from what the model itself predicts for the empty prompt,
     whose context is `empty` (1, L, D). Training ends where the model predicts by itself what
