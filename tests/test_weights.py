@@ -62,7 +62,16 @@ def test_pictures_show_what_the_caption_says(pipe, judge, kind):
     wanted = combinations[torch.randperm(len(combinations), generator=generator)[:160]]
     captions, _ = data.write_captions(wanted, generator, complete=1.0)
     right = (judge(draw(pipe, captions)) == wanted).all(dim=1).float().mean()
-    assert right >= {"seen": 0.90, "held_out": 0.85}[kind]
+    assert right >= 0.94
+
+
+def test_what_a_short_caption_leaves_open_is_decided(pipe, judge):
+    """`a red seven`: a red seven, of one size and in one place."""
+    wanted = data.cycle(data.all_combinations(), 160, 5)
+    captions = [data.say(c, (True, True, False, False)) for c in wanted.tolist()]
+    answers = judge(draw(pipe, captions))
+    asked, decided = (answers == wanted)[:, :2].all(dim=1), (answers >= 0).all(dim=1)
+    assert (asked & decided).float().mean() >= 0.87
 
 
 def test_the_caption_decides(pipe, judge):
@@ -75,20 +84,20 @@ def test_the_caption_decides(pipe, judge):
 
 def test_the_autoencoder_keeps_what_matters(pipe, judge, real):
     measured = evaluate_autoencoder(pipe, judge, data.ONE, real)
-    assert measured["psnr"] >= 30
-    assert all(rate["rate"] >= 0.97 for rate in measured["kept"].values())
+    assert measured["psnr"] >= 38
+    assert all(rate["rate"] >= 0.985 for rate in measured["kept"].values())
 
 
 def test_psnr_would_notice_a_bad_autoencoder(pipe, real):
-    """30 dB is no low bar: a picture shifted by one pixel does not reach it."""
+    """38 dB is no low bar: a picture shifted by one pixel does not reach it."""
     assert psnr(real.images.roll(1, dims=-1), real.images) < 25
 
 
 def test_clip_names_what_it_sees(pipe, real):
     rates = accuracy(zero_shot(pipe, real.images, data.ONE), real.attributes, data.ONE)
-    assert rates["digit"]["rate"] >= 0.91
-    assert rates["joint"]["rate"] >= 0.88
-    assert all(rates[name]["rate"] >= 0.96 for name in ("colour", "size", "position"))
+    assert rates["digit"]["rate"] >= 0.945
+    assert rates["joint"]["rate"] >= 0.94
+    assert all(rates[name]["rate"] >= 0.98 for name in ("colour", "size", "position"))
 
 
 def test_the_scaling_factor_makes_latents_of_unit_variance(pipe, real):
