@@ -79,7 +79,7 @@ def figure(cells: dict):
             axis.plot(STEPS, values, marker="o", ms=3, label=sampler)
     labels = (
         "all four right, %",
-        "short captions: as asked, the rest decided, %",
+        "short captions: whole, %",
         "Frechet distance",
     )
     for axis, label in zip(axes, labels, strict=True):
