@@ -74,11 +74,10 @@ def summary_table(results: dict, run: dict) -> str:
         rows.append([f"as captioned, combinations {label}, %", *cells])
     for named, row in results.get("incomplete", {}).items():
         whole = percent(row["whole"])
-        rows.append([f"captions that name {named}: as asked, the rest decided, %", whole, ""])
+        rows.append([f"whole, {named} named, %", whole, ""])
     rows.append(["CLIP, zero-shot: names the combination, %", "", zero_shot])
-    for label in ("Frechet distance in the judge's features", "copies of training pictures, %"):
-        rows.append([label, *quality[label]])
-    rows.append(["reconstruction, PSNR", *quality["reconstruction, PSNR"]])
+    label = "Frechet distance in the judge's features"
+    rows.append([label, *quality[label]])
     minutes = sum(cost["seconds"] for cost in run["stages"].values()) / 60
     lines = [settings_line(results), trained(run, f" in {minutes:.1f} minutes") + "."]
     return "\n\n".join([to_markdown(rows), "\n".join(lines)])

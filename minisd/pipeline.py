@@ -103,6 +103,10 @@ class StableDiffusion:
         check_options(num_images_per_prompt, output_type, timesteps, sigmas)
         words = prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
         prompts, negatives = check_prompts(*words, self.unet.config.cross_attention_dim)
+        if scale == 1 and (negative_prompt_embeds is not None or any(negatives)):
+            warn(
+                "a negative prompt changes nothing without guidance; give a guidance_scale above 1"
+            )
 
         # 1. Words become numbers: B pictures, L tokens each, D numbers a token.
         context = self.encode_prompt(prompts, num_images_per_prompt, clip_skip)  # (B, L, D)

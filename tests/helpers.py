@@ -20,9 +20,9 @@ from minisd.models import (
     UNetConfig,
     VisionConfig,
 )
+from minisd.pipeline import SamplingDefaults
 from minisd.tokenizer import Tokenizer
 from minisd.training import RECIPES, Recipe, Run
-from minisd.training.stages import SAMPLING
 
 # Every word that a caption may have, as a reader of English takes it: word -> (attribute, index).
 MEANING = {
@@ -103,7 +103,7 @@ def make_tiny_pipe() -> StableDiffusion:
     clip = CLIP(CLIPConfig(text, VisionConfig(**TOWER), projection_dim=8))
     unet, autoencoder = wake(UNet(TINY_UNET)), Autoencoder(TINY_AUTOENCODER)
     parts = (tokenizer, clip.text_model, unet, autoencoder, NoiseSchedule(), clip)
-    return StableDiffusion(*parts, defaults=SAMPLING, data=ONE.about)
+    return StableDiffusion(*parts, defaults=SamplingDefaults(6, 3.0, 0.9), data=ONE.about)
 
 
 def equal(a, b) -> bool:

@@ -64,4 +64,6 @@ def test_each_classifier_has_its_row(listening):
 
 
 def test_the_settings_are_told(results):
-    assert "40 pictures, 2 steps, guidance 3, guidance_rescale 0.9" in format_results(results)
+    assert "40 pictures, 2 steps of ddim, guidance 3, guidance_rescale 0.9" in format_results(
+        results
+    )

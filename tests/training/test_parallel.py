@@ -32,8 +32,8 @@ for stage in run.recipes:
     run = change_recipe(run, stage, ema_decay=0.0)
 
 def noted(loss_of):
-    def loss(*arguments):
-        losses.append(loss_of(*arguments))
+    def loss(*arguments, **more):
+        losses.append(loss_of(*arguments, **more))
         return losses[-1]
     return loss
 

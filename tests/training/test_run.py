@@ -45,7 +45,7 @@ def test_fields_that_must_agree_can_be_changed_together():
         ("unett.steps=3", "'unett.steps=3' is not one of autoencoder.FIELD=VALUE, clip"),
         ("unet.steps", "'unet.steps' is not one of"),
         ("steps=3", "'steps=3' is not one of"),
-        ("unet.steps=many", "unet.steps cannot be 'many'; it looks like steps=1350"),
+        ("unet.steps=many", "unet.steps cannot be 'many'; it looks like steps=1400"),
         ("unet.steps=1.5", "unet.steps cannot be '1.5'"),
         ("unet.steps=0", "steps must be a whole number from 1 to 10000000, not 0"),
         ("unet.batch_size=1" + "0" * 99, "batch_size must be a whole number from 1 to 10000000"),
