@@ -22,6 +22,7 @@ from minisd.models import parameter_count
 from minisd.pipeline import WEIGHTS
 from minisd.training import RECIPES, autoencoder_loss, clip_loss, denoising_loss, parallel
 from minisd.training.pool import REFERENCES
+from minisd.training.stages import MODEL_GUIDANCE
 
 from .results import STAGES
 
@@ -72,7 +73,7 @@ def losses(pipe: StableDiffusion) -> dict[str, tuple[nn.Module, Callable[[], Ten
     x0, context = torch.randn(SIZE, 4, 8, 8, generator=g), pipe.encode_prompt(batch.captions)
     latents = torch.randn(SIZE + REFERENCES, 4, 8, 8, generator=g)
     references = latents, torch.ones(SIZE, len(latents), dtype=torch.bool)
-    more = {"references": references, "empty": pipe.encode_prompt([""]), "guidance": 1 / 3}
+    more = {"references": references, "empty": pipe.encode_prompt([""]), "guidance": MODEL_GUIDANCE}
     vae, clip, unet = pipe.autoencoder, pipe.clip, pipe.unet
     return {
         "autoencoder": (vae, lambda: autoencoder_loss(vae, batch.images, g)),

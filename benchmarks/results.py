@@ -13,18 +13,20 @@ from minisd.evaluation import format_results, to_markdown
 from minisd.evaluation.report import percent, quality_table, settings_line
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {  # of a run: its evaluation.json and training.json
+    "a quarter of an hour": "quarter",
+    "two digits": "two",
+    "emoji": "emoji",
+    "emoji, 64 pixels": "emoji64",
+}
 RUNS = {  # what was measured, how it was trained
     "one digit": (ROOT / "data/evaluation.json", ROOT / "data/weights/training.json"),
-    "a quarter of an hour": (
-        ROOT / "benchmarks/quarter/evaluation.json",
-        ROOT / "benchmarks/quarter/training.json",
-    ),
-    "two digits": (ROOT / "benchmarks/two/evaluation.json", ROOT / "benchmarks/two/training.json"),
-    "emoji": (ROOT / "benchmarks/emoji/evaluation.json", ROOT / "benchmarks/emoji/training.json"),
-    "emoji, 64 pixels": (
-        ROOT / "benchmarks/emoji64/evaluation.json",
-        ROOT / "benchmarks/emoji64/training.json",
-    ),
+    **{
+        name: tuple(
+            ROOT / "benchmarks" / folder / f"{what}.json" for what in ("evaluation", "training")
+        )
+        for name, folder in FOLDERS.items()
+    },
 }
 BEGIN, END = "<!-- {}: written by benchmarks/results.py -->", "<!-- end of {} -->"
 STAGES = {"autoencoder": "autoencoder", "clip": "CLIP", "unet": "U-Net"}
@@ -72,9 +74,8 @@ def summary_table(results: dict, run: dict) -> str:
     for group, label in {"seen": "seen in training", "held_out": "held out"}.items():
         cells = [percent(results[group][kind]["joint"]) for kind in ("drawn", "real")]
         rows.append([f"as captioned, combinations {label}, %", *cells])
-    for named, row in results.get("incomplete", {}).items():
-        whole = percent(row["whole"])
-        rows.append([f"whole, {named} named, %", whole, ""])
+    for named, row in results["incomplete"].items():
+        rows.append([f"whole, %; named: {named}", percent(row["whole"]), ""])
     rows.append(["CLIP, zero-shot: names the combination, %", "", zero_shot])
     label = "Frechet distance in the judge's features"
     rows.append([label, *quality[label]])

@@ -77,11 +77,7 @@ def figure(cells: dict):
         frechet = [column[str(steps)]["frechet"] for steps in STEPS]
         for axis, values in zip(axes, (joint, whole, frechet), strict=True):
             axis.plot(STEPS, values, marker="o", ms=3, label=sampler)
-    labels = (
-        "all four right, %",
-        "short captions: whole, %",
-        "Frechet distance",
-    )
+    labels = ("all four right, %", "short captions: whole, %", "Frechet distance")
     for axis, label in zip(axes, labels, strict=True):
         axis.set(xscale="log", xlabel="network evaluations", ylabel=label)
         axis.set_xticks(STEPS, STEPS, minor=False)
@@ -111,10 +107,10 @@ def main() -> None:
             settings = replace(shared, steps=steps, sampler=sampler)
             cell = measure(pipe, judge, wanted, batch.captions, batch.images, settings)
             column[str(steps)] = cell
+            right, whole = (100 * x for x in (cell["joint"]["rate"], cell["whole"]))
             print(
-                f"{sampler:6} {steps:3} steps: {100 * cell['joint']['rate']:5.1f} % right,", end=""
+                f"{sampler:6} {steps:3} steps: {right:5.1f} % right, {whole:5.1f} % whole,", end=""
             )
-            print(f" {100 * cell['whole']:5.1f} % whole,", end="")
             print(f" Frechet {cell['frechet']:7.1f}, {cell['seconds']:.3f} s a picture")
     about = {"machine": describe(device), "samples": o.samples, "guidance": shared.guidance}
     write_json(HERE / "sampling.json", {**about, "cells": cells})

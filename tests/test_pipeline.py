@@ -181,23 +181,22 @@ def test_the_denoiser_is_guided_as_the_checkpoint_says_unless_told_otherwise(tin
 
 
 def test_image_to_image_needs_no_more_than_the_public_parts(shipped):
-    """Repaint four digits in green: size and position stay, and the digit, but for a 4 or a 9."""
+    """Repaint four digits in green: digit, size and position stay."""
     captions = ["a small red seven at the top left", "a large white three at the bottom right"]
     captions += ["a small blue zero in the center", "a large yellow four at the top right"]
     pictures = shipped(captions, generator=seeded(), output_type="pt").images
 
-    steps, start = 20, 12
+    steps, start = 20, 14
     context, negative = (shipped.encode_prompt([p] * 4) for p in ("a green digit", ""))
     t = SAMPLERS[shipped.sampler].pairs(shipped.schedule, steps)[start][0]
     noise = shipped.draw_latents(4, generator=seeded(1))
     x = shipped.schedule.add_noise(shipped.encode(pictures), noise, torch.tensor([t]))
-    denoise = shipped.denoiser(context, negative)
+    denoise = shipped.denoiser(context, negative, 2.0, 0.0)
     repainted = shipped.decode(sample(denoise, shipped.schedule, x, steps, start=start))
 
     judge = Judge.load()
     before, after = judge(2 * pictures - 1), judge(2 * repainted - 1)
-    assert torch.equal(after[:, [2, 3]], before[:, [2, 3]])
-    assert (after[:, 0] == before[:, 0]).sum() >= 3
+    assert torch.equal(after[:, [0, 2, 3]], before[:, [0, 2, 3]])
     assert (after[:, 1] == 3).all()  # green
 
 

@@ -18,7 +18,7 @@ from ..tokenizer import Tokenizer
 from . import parallel
 from .loop import generator_for, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
-from .pool import Pool, encode_pool
+from .pool import REFERENCES, Pool, encode_pool
 from .run import NETWORKS, Run
 
 MODEL_GUIDANCE = 1 / 3  # as classifier-free guidance of scale 1 / (1 - 1/3) = 1.5
@@ -195,7 +195,7 @@ def estimate(run: Run, tokenizer: Tokenizer) -> float:
     """Seconds that the three training loops will take here; times the U-Net on a random pool."""
     autoencoder, clip = autoencoder_stage(run), clip_stage(run, tokenizer)
     unet, text = run.unet_config, clip.model.config.text
-    n, size = run.dataset.pool_size, unet.sample_size
+    n, size = min(REFERENCES, run.dataset.pool_size), unet.sample_size
     latents = torch.randn(n, unet.in_channels, size, size, device=run.device)
     empty = torch.randn(1, text.max_length, text.hidden_size, device=run.device)
     numbers = torch.arange(n, device=run.device)[:, None]
