@@ -215,6 +215,8 @@ def test_a_process_that_fails_is_heard_once(launch):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_ends_all_with_one_line(name, tmp_path):
     command = [sys.executable, "-m", "minisd", "train", "--processes", "2", "--out", tmp_path]
+    # A shell's background job ignores SIGINT, and its children would, too: they inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     workers = []
     while len(workers) < 2 and process.poll() is None:
