@@ -9,11 +9,13 @@ from itertools import count
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .diffusion import Point
+from .diffusion import Point, inpaint
 from .errors import InputError, check_choice, check_number, quote
+from .pictures import resize, to_pixels
 
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
@@ -37,6 +39,35 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 OUTPUT_TYPES = {"pil": to_pil, "np": to_numpy, "pt": lambda x: x, "latent": lambda x: x}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a call starts from: noise alone, or a picture, of which a mask may keep a part."""
+
+    strength: float = 1.0  # the share of the steps that is taken
+    x0: Tensor | None = None  # the picture's latents (B, 4, H/f, W/f)
+    pixels: Tensor | None = None  # (B, 3, H, W) in [0, 1]
+    mask: Tensor | None = None  # (B, 1, H, W) bool: where something new is drawn
+
+    def start(self, steps: int) -> int:
+        """The index of the first step, as diffusers rounds it."""
+        return steps - int(steps * self.strength)
+
+    def below(self) -> Tensor | None:
+        """The latents under the noise at the first step. Like diffusers, a hole begins as noise."""
+        return None if self.mask is not None and self.strength == 1 else self.x0
+
+    def keep(self, noise: Tensor) -> Callable[[Point, Tensor], Tensor] | None:
+        """What each step does to the latents outside the mask."""
+        if self.mask is None:
+            return None
+        mask = F.interpolate(self.mask.float(), noise.shape[2:])  # (B, 1, H/f, W/f), as diffusers'
+        return inpaint(self.x0, noise, mask)
+
+    def paste(self, images: Tensor) -> Tensor:
+        """Drawn pictures (B, 3, H, W), with every pixel outside the mask as it was."""
+        return images if self.mask is None else torch.where(self.mask, images, self.pixels)
 
 
 @dataclass(frozen=True)
@@ -122,6 +153,40 @@ def check_options(num_images_per_prompt, output_type, timesteps, sigmas) -> None
     check_choice("output_type", output_type, OUTPUT_TYPES)
     if timesteps is not None or sigmas is not None:
         raise InputError("minisd takes no timesteps or sigmas; give num_inference_steps")
+
+
+def read_source(pipe, image, mask_image, strength: float | None, noise: Tensor) -> Source:
+    """The picture to start from, if there is one; noise (B, 4, H/f, W/f) is that of the call."""
+    if image is None and mask_image is not None:
+        raise InputError("mask_image needs an image, of which it keeps a part")
+    if strength is None:  # as in diffusers
+        strength = 0.8 if image is not None and mask_image is None else 1.0
+    check_number("strength", strength, 0, 1)
+    if image is None:
+        return Source(strength)
+    size = tuple(pipe.autoencoder.config.downscale * side for side in noise.shape[2:])
+
+    def read(name: str, pictures, channels: int) -> Tensor:
+        x = resize(name, to_pixels(name, pictures, channels), size).to(pipe.device)
+        if len(noise) % len(x):
+            raise InputError(f"{name} has {len(x)} pictures, which do not fit {len(noise)} to draw")
+        return x.repeat_interleave(len(noise) // len(x), dim=0)
+
+    pixels = read("image", image, 3)
+    mask = None if mask_image is None else read("mask_image", mask_image, 1) >= 0.5
+    return Source(strength, pipe.encode(pixels).float(), pixels, mask)
+
+
+def in_turn(*callbacks: Callable | None) -> Callable:
+    """One callback of `trajectory` from several, each given what the one before returned."""
+
+    def after(now: Point, x_s: Tensor) -> Tensor:
+        for callback in filter(None, callbacks):
+            changed = callback(now, x_s)
+            x_s = x_s if changed is None else changed
+        return x_s
+
+    return after
 
 
 def step_end(pipe, contexts: list, callback, names) -> Callable:

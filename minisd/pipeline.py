@@ -18,6 +18,8 @@ from .call import (
     check_prompts,
     check_tensor,
     check_texts,
+    in_turn,
+    read_source,
     step_end,
 )
 from .diffusion import (
@@ -28,6 +30,7 @@ from .diffusion import (
     ScheduleConfig,
     classifier_free,
     draw_noise,
+    invert,
     sample,
 )
 from .errors import InputError, check_choice, check_number, located, quote, shorten, warn
@@ -87,16 +90,27 @@ class StableDiffusion:
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         sampler: str | None = None,
         progress: bool = False,
+        image=None,
+        mask_image=None,
+        strength: float | None = None,
     ) -> Output | tuple:
-        """From prompt to pixels. Arguments as in diffusers' pipeline, but for the last two.
+        """From prompt to pixels. Arguments as in diffusers' pipelines, but for sampler, progress.
 
         None stands for the checkpoint's picture size, sampler and `defaults`. height and width are
         in pixels (diffusers ignores one without the other). guidance_scale 1 is no guidance, less
         leans towards the negative prompt (diffusers turns guidance off there). latents (B, 4, H/f,
         W/f): the starting noise, else drawn with `generator`; a list of generators has one for each
         picture. output_type "pil", "np" (B, H, W, 3), "pt" (B, 3, H, W), both in [0, 1], or
-        "latent". sampler: one of SAMPLERS. progress: show a bar. InputError if an argument makes no
-        sense.
+        "latent". sampler: one of SAMPLERS. progress: show a bar.
+
+        image: what to start from, a picture for all prompts or one for each, of KINDS in
+        pictures.py; its latents are the posterior's mean, where diffusers draws from the posterior.
+        Then `latents` is the noise put on it. strength, from 0 to 1: the share of the steps that is
+        taken; 0 changes nothing, 1 forgets the picture (0.8; 1 with a mask). mask_image: white
+        where something new is drawn, black where every pixel stays. Without an image, `latents` are
+        noised already as far as `strength` says, such as those of `invert`.
+
+        InputError if an argument makes no sense.
         """
         settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
         steps, scale, rescale = vars(settings).values()
@@ -112,8 +126,9 @@ class StableDiffusion:
         context = self.encode_prompt(prompts, num_images_per_prompt, clip_skip)  # (B, L, D)
         negative_context = self.encode_prompt(negatives, num_images_per_prompt)  # (B, L, D)
 
-        # 2. Every picture starts as noise, of the size of its latents.
-        latents = self.draw_latents(len(context), height, width, generator, latents)
+        # 2. Every picture starts as noise, or as a picture under noise, of the size of its latents.
+        noise = self.draw_latents(len(context), height, width, generator, latents)
+        source = read_source(self, image, mask_image, strength, noise)
 
         # 3. At each step the U-Net predicts the noise, and the sampler removes some of it.
         contexts = [context, None if scale == 1 else negative_context]  # a callback may change them
@@ -123,13 +138,15 @@ class StableDiffusion:
 
         self.num_timesteps = steps
         asked = callback_on_step_end, callback_on_step_end_tensor_inputs
-        options = {"callback": step_end(self, contexts, *asked), "progress": progress}
-        options |= {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
-        latents = sample(denoise, self.schedule, latents, steps, **options)  # (B, 4, H/f, W/f)
+        callback = in_turn(source.keep(noise), step_end(self, contexts, *asked))
+        options = {"sampler": sampler or self.sampler, "eta": eta, "generator": generator}
+        options |= {"start": source.start(steps), "x0": source.below(), "callback": callback}
+        latents = sample(denoise, self.schedule, noise, steps, progress, **options)  # as noise
 
         # 4. The decoder turns the clean latents into pixels.
-        images = latents if output_type == "latent" else self.decode(latents)  # (B, 3, H, W)
-        images = OUTPUT_TYPES[output_type](images)
+        if output_type != "latent":
+            images = source.paste(self.decode(latents))  # (B, 3, H, W)
+        images = OUTPUT_TYPES[output_type](latents if output_type == "latent" else images)
         return Output(images) if return_dict else (images, None)
 
     def __post_init__(self):
@@ -254,6 +271,27 @@ class StableDiffusion:
         pixels = (2 * images.to(self.device) - 1).to(self.dtype)
         latents = self.autoencoder.encode(pixels).mean
         return latents * self.autoencoder.config.scaling_factor
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image,
+        prompt: str | list[str] = "",
+        num_inference_steps: int | None = None,
+        strength: float = 1.0,
+        guidance_scale: float = 1.0,
+    ) -> Tensor:
+        """The latents (B, 4, H/f, W/f) from which DDIM draws these pictures for these prompts.
+
+        They are noised as far as strength says: `self(prompt, latents=..., strength=strength,
+        sampler="ddim")` with the same steps and guidance draws the picture again.
+        """
+        steps = self.defaults.override(num_inference_steps, None, None).num_inference_steps
+        context = self.encode_prompt(prompt)  # (B, L, D)
+        source = read_source(self, image, None, strength, self.draw_latents(len(context)))
+        empty = self.encode_prompt([""] * len(context))
+        denoise = self.denoiser(context, empty, guidance_scale, 0.0)
+        return invert(denoise, self.schedule, source.x0, steps, source.start(steps))
 
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write a diffusers pipeline directory, with minisd.json and, if there is CLIP, `clip/`.

@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError, check_choice, quote, shorten
+from ..pictures import NOT_A_PICTURE, load_picture
 from ..text import file_name, utf8
 from .dataset import POOL_BATCH, Batch, Dataset
 
 TEST_EVERY = 10  # one picture in ten is held back for testing
 LEAST = 50  # pictures; five of them for testing
 NUM_MERGES = 2000  # of the tokenizer: frequent words become one token, rare ones a few
-BACKGROUND = "white"  # behind transparent pixels
 NAMED = 5  # skipped files that are named; the others are counted
 
 
@@ -128,7 +128,7 @@ class Folder(Pictures):
                     raise ValueError("it has no caption")
                 pixels.append(read_picture(path, image_size))
                 captions.append(caption)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except NOT_A_PICTURE as error:
                 reason = shorten(f"{error or type(error).__name__}", 200)
                 self.skipped.append(f"skipped {quote(str(path), 200)}: {reason}")
         super().__init__(utf8(str(folder)), pixels, captions)
@@ -140,20 +140,8 @@ class Folder(Pictures):
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """One picture, the middle square of it, on a plain background: (S, S, 3) uint8.
-
-    ValueError if its pixels have no known range.
-    """
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise ValueError(f"its mode is {image.mode}; save it with 8 bits a channel")
-        image = image.convert("RGBA")
-    plain = Image.new("RGBA", image.size, BACKGROUND)
-    square = ImageOps.fit(Image.alpha_composite(plain, image), (size, size))
-    return np.asarray(square.convert("RGB"))
+    """One picture, the middle square of it, on a plain background: (S, S, 3) uint8."""
+    return np.asarray(ImageOps.fit(load_picture(path), (size, size)))
 
 
 def read_captions(folder: Path) -> list[tuple[Path, str]]:

@@ -1,12 +1,11 @@
 """The mathematics of diffusion. No weights; never imports models."""
 
+from .editing import inpaint, invert
 from .guidance import classifier_free
 from .noise import Generators, draw_noise
+from .sampler import Denoiser, Point, Sampler
 from .samplers import (
     SAMPLERS,
-    Denoiser,
-    Point,
-    Sampler,
     ddim_step,
     ddpm_step,
     dpm_solver_step,

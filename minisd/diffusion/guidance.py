@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .samplers import Denoiser
+from .sampler import Denoiser
 
 
 def classifier_free(

@@ -7,79 +7,15 @@ To add a sampler, write its class and give it a name in SAMPLERS.
 
 from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError, check_choice, check_number, quote
-from .noise import Generators, draw_noise
+from .noise import Generators
+from .sampler import Denoiser, Point, Sampler, consecutive
 from .schedule import NoiseSchedule, predictions
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, C, H, W), t scalar) -> prediction, as x_t
-
-
-class Point(NamedTuple):
-    """One point of a trajectory: everything that the step from t to s depends on."""
-
-    t: float  # a whole number, but for Euler's "linspace"
-    s: float  # negative: clean
-    x_t: Tensor
-    x0: Tensor
-    eps: Tensor
-    a_t: Tensor
-    a_s: Tensor
-
-
-class Sampler:
-    """What all samplers share, and what each may override. One object serves one trajectory.
-
-    Arguments as in `trajectory`. A multistep sampler keeps earlier guesses in attributes.
-    """
-
-    takes_eta = False
-    pure_noise_a = 0.0  # stands in for a_t = 0
-
-    def __init__(self, denoise, schedule, device="cpu", eta=0.0, generator=None):
-        self.denoise, self.schedule, self.eta, self.generator = denoise, schedule, eta, generator
-        alphas = schedule.alphas_cumprod.to(device)
-        self.alphas_cumprod = alphas.masked_fill(alphas == 0, self.pure_noise_a)
-
-    @staticmethod
-    def pairs(schedule: NoiseSchedule, steps: int) -> list[tuple[float, float]]:
-        """The steps (t, s), noisiest first: s is the next timestep, and -1 at the end."""
-        return consecutive(schedule.timesteps(steps))
-
-    def begin(self, noise: Tensor, t: float) -> Tensor:
-        """Pure noise N(0, 1) -> x_t of the first timestep."""
-        return noise
-
-    def a(self, t: float) -> Tensor:
-        """a_t; a negative t is clean."""
-        return self.alphas_cumprod[t] if t >= 0 else self.alphas_cumprod.new_ones(())
-
-    def guess(self, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """Call the network: its (x0, eps), each (B, C, H, W)."""
-        output = self.denoise(x_t, torch.tensor(t, device=x_t.device))
-        return predictions(self.schedule.config.prediction_type, output, x_t, self.a(t))
-
-    def noise(self, like: Tensor) -> Tensor:
-        """Fresh noise; a generator on the CPU serves every device."""
-        return draw_noise(like.shape, self.generator, like.device, like.dtype)
-
-    def correct(self, now: Point) -> Point:
-        """Improve x_t, the end of the last step, given the network's guess there."""
-        return now
-
-    def step(self, now: Point) -> Tensor:
-        """From x_t to x_s."""
-        raise NotImplementedError
-
-
-def consecutive(timesteps: list[float]) -> list[tuple[float, float]]:
-    """[t1, t2, t3] -> [(t1, t2), (t2, t3), (t3, -1)]."""
-    return list(zip(timesteps, [*timesteps[1:], -1], strict=True))
 
 
 def ddpm_step(x_t, x0, a_t, a_s, noise):
@@ -310,15 +246,17 @@ def trajectory(
     eta: float = 0.0,
     generator: Generators = None,
     start: int = 0,
+    x0: Tensor | None = None,
     callback: Callable[[Point, Tensor], Tensor | None] | None = None,
 ) -> Iterator[tuple[Point, Tensor]]:
     """The one sampling loop: yields (point, x_s) after every step; the last x_s is the sample.
 
     denoise(x_t, t) -> the network's prediction; x_T (B, C, H, W): the starting noise. eta, from 0
-    to 1: how much noise DDIM adds. start: the index of the first step taken; x_T must be noised to
-    its timestep, `SAMPLERS[sampler].pairs(schedule, steps)[start][0]`. callback(point, x_s): called
-    after every step; latents that it returns replace x_s. Raises InputError, at the first point,
-    for an unknown sampler, steps or start out of range, or a sampler that takes no eta.
+    to 1: how much noise DDIM adds. start: the index of the first step taken. x0 (B, C, H, W): what
+    lies under the noise there (SDEdit: Meng et al. 2022); without it, x_T is noise at step 0, and
+    later what it is to start from, noised already. callback(point, x_s): called after every step;
+    latents that it returns replace x_s. Raises InputError, at the first point, for an unknown
+    sampler, steps or start out of range, or a sampler that takes no eta.
     """
     check_choice("sampler", sampler, SAMPLERS)
     if not isinstance(eta, Real) or not 0 <= eta <= (1 if SAMPLERS[sampler].takes_eta else 0):
@@ -326,12 +264,16 @@ def trajectory(
         found = f"and 0 unless the sampler is {names}, not {quote(eta)}"
         raise InputError(f"eta must be from 0 to 1, {found}")
     pairs = SAMPLERS[sampler].pairs(schedule, steps)
-    check_number("start", start, 0, steps - 1, whole=True)
+    check_number("start", start, 0, steps, whole=True)
     solver = SAMPLERS[sampler](denoise, schedule, x_T.device, eta, generator)
-    x = x_T if start else solver.begin(x_T, pairs[0][0])
+    t = pairs[start][0] if start < steps else -1
+    if x0 is not None:
+        x = solver.noised(x0, x_T, t)
+    else:
+        x = x_T if start else solver.begin(x_T, t)
     for t, s in pairs[start:]:
-        x0, eps = solver.guess(x, t)
-        now = solver.correct(Point(t, s, x, x0, eps, solver.a(t), solver.a(s)))
+        guesses = solver.guess(x, t)
+        now = solver.correct(Point(t, s, x, *guesses, solver.a(t), solver.a(s)))
         x = solver.step(now)
         replaced = callback(now, x) if callback else None
         x = x if replaced is None else replaced
@@ -343,7 +285,7 @@ def sample(denoise, schedule, x_T, steps=20, progress=False, start=0, **options)
     walk = trajectory(denoise, schedule, x_T, steps, start=start, **options)
     if progress:  # the delay keeps the bar from appearing above an error message
         walk = tqdm(walk, total=steps - start, delay=0.1)
-    x = x_T
+    x = x_T if options.get("x0") is None else options["x0"]  # if no step is taken
     for _, x_s in walk:
         x = x_s
     return x
