@@ -28,6 +28,9 @@ CLASSIFIER = "draw N more pictures, train a digit classifier on them alone, test
 GUIDANCE = "guidance scale (the checkpoint's own)"
 RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
 STEPS = "sampling steps (%(default)s)"
+IMAGE = "a picture to start from, instead of noise"
+MASK = "a picture, white where something new is drawn, black where --image stays"
+STRENGTH = "how far --image goes back to noise, 0 to 1 (0.8; 1 with --mask)"
 # How a worker starts: with this package, not one of that name in the working directory
 ROOT = str(Path(__file__).resolve().parents[1])
 START = f"import sys; sys.path.insert(0, {ROOT!a}); from minisd.__main__ import start; start()"
@@ -82,6 +85,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
     sample.add_argument("--steps", type=int, help="sampling steps (the checkpoint's own)")
     sample.add_argument("--sampler", help=f"{SAMPLER} (the checkpoint's own)")
+    sample.add_argument("--image", type=Path, metavar="FILE", help=IMAGE)
+    sample.add_argument("--mask", type=Path, metavar="FILE", help=MASK)
+    sample.add_argument("--strength", type=float, metavar="S", help=STRENGTH)
 
     measure.set_defaults(run=commands.measure)
     measure.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")

@@ -16,6 +16,7 @@ from .errors import InputError, check_number, located
 from .evaluation import Judge, Settings, evaluate, format_results
 from .files import check_writable
 from .machine import describe, pick_device
+from .pictures import open_picture
 from .pipeline import StableDiffusion
 from .text import utf8
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
@@ -85,6 +86,7 @@ def draw_galleries(pipe: StableDiffusion, run: Run) -> None:
 def sample(o: Namespace) -> None:
     """Draw pictures from captions into one file."""
     plots.check_name(o.out)
+    image, mask = (file and open_picture(file) for file in (o.image, o.mask))
     pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
     prompts = [utf8(prompt) for prompt in o.prompts]
     images = pipe(
@@ -97,6 +99,9 @@ def sample(o: Namespace) -> None:
         generator=torch.Generator().manual_seed(o.seed),
         sampler=o.sampler,
         progress=True,
+        image=image,
+        mask_image=mask,
+        strength=o.strength,
     ).images
     plots.save(plots.gallery(images, prompts), o.out)
     print(f"wrote {o.out}")

@@ -6,6 +6,7 @@ Sources: Ronneberger et al. 2015 (skip connections); Ho et al. 2020 (time embedd
 """
 
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -284,14 +285,24 @@ def cross_attention_maps(unet: UNet):
     prompts first, then the prompts.
     """
     maps: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, weights: Tensor) -> None:
+        maps.setdefault(name, []).append(weights.detach())
+
+    with change_cross_attention(unet, keep):
+        yield maps
+
+
+@contextmanager
+def change_cross_attention(unet: UNet, change: Callable[[str, Tensor], Tensor | None]):
+    """Inside, change(layer name, maps (B, heads, N, L)) may return other maps, which then count."""
     hooks = []
     for name, module in unet.named_modules():
         if name.endswith("attn2"):
-            seen = maps.setdefault(name, [])
-            keep = lambda _, __, weights, seen=seen: seen.append(weights.detach())  # noqa: E731
-            hooks.append(module.attention.softmax.register_forward_hook(keep))
+            hook = lambda _, __, weights, name=name: change(name, weights)  # noqa: E731
+            hooks.append(module.attention.softmax.register_forward_hook(hook))
     try:
-        yield maps
+        yield
     finally:
         for hook in hooks:
             hook.remove()
