@@ -1,0 +1,144 @@
+"""A picture in: does the edit show what it should, and does everything else stay?
+
+The captions name colour and digit only, so place, size and handwriting have to come from the
+picture. Three ways, at every strength: noise and denoise (SDEdit), invert and draw with the new
+caption, and the same with the old caption's cross-attention kept (prompt-to-prompt).
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data import ONE
+from ..edit import prompt_to_prompt
+from ..evaluation import Judge, proportion, psnr
+from ..pipeline import StableDiffusion
+
+STEPS, SCALE, KEEP = 50, 3.0, 0.6
+STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SAME = 0.8  # correlation of two grey pictures above which their strokes count as the same
+DIGIT, COLOUR, SIZE, POSITION = range(4)
+BATCH = 100
+
+
+def sdedit(pipe, image, old, new, strength: float) -> Tensor:
+    options = {"num_inference_steps": STEPS, "sampler": "ddim", "output_type": "pt"}
+    options |= {"generator": torch.Generator().manual_seed(0), "guidance_scale": SCALE}
+    return pipe(new, image=image, strength=strength, **options).images
+
+
+WAYS = {
+    "noise and denoise": sdedit,
+    "inversion": partial(prompt_to_prompt, keep=0.0),
+    "prompt-to-prompt": partial(prompt_to_prompt, keep=KEEP),
+}
+
+
+def other(values: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Another of `count` values for each (B,)."""
+    return (values + torch.randint(1, count, values.shape, generator=generator)) % count
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Of the grey pictures, the brightest channel of each pixel: (B, 3, H, W) twice -> (B,)."""
+    grey = (x.amax(dim=1).flatten(1) for x in (a, b))
+    x, y = (g - g.mean(dim=1, keepdim=True) for g in grey)
+    return (x * y).sum(dim=1) / (x.square().sum(dim=1) * y.square().sum(dim=1)).sqrt()
+
+
+def say(attributes: Tensor, place: bool = False) -> list[str]:
+    """Captions that name digit and colour, and the place if asked."""
+    return [ONE.say(c, (True, True, False, place)) for c in attributes.tolist()]
+
+
+def scenes(samples: int, seed: int):
+    """Test pictures (n, 3, S, S) in [0, 1], their attributes (n, 4), and a generator for edits."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = ONE.batch(samples, "test", generator, complete=1.0)
+    return batch.images / 2 + 0.5, batch.attributes, generator
+
+
+def rates(judge: Judge, images: Tensor, wanted: Tensor, changed: int, before: Tensor) -> dict:
+    """Of edited pictures: what the judge reads, and whether the strokes are the same."""
+    right = judge(2 * images - 1) == wanted  # (n, 4)
+    kept = [i for i in range(4) if i != changed]
+    columns = {"all": right.all(dim=1), "changed": right[:, changed]}
+    columns["kept"] = right[:, kept].all(dim=1)
+    if changed == COLOUR:
+        columns["same strokes"] = correlation(images, before) > SAME
+    return {name: proportion(column) for name, column in columns.items()}
+
+
+def edits(pipe: StableDiffusion, judge: Judge, samples: int, seed: int) -> dict:
+    """{edit: {way: {strength: rates}}}"""
+    images, attributes, generator = scenes(samples, seed)
+    results: dict = {}
+    for name, column in {"recolour": COLOUR, "exchange": DIGIT, "move": POSITION}.items():
+        wanted = attributes.clone()
+        wanted[:, column] = other(wanted[:, column], len(ONE.values[column]), generator)
+        old, new = (say(a, column == POSITION) for a in (attributes, wanted))
+        results[name] = {
+            way: {
+                str(s): rates(judge, run(edit, pipe, images, old, new, s), wanted, column, images)
+                for s in STRENGTHS
+            }
+            for way, edit in WAYS.items()
+        }
+    return results
+
+
+def run(edit, pipe, images: Tensor, old: list[str], new: list[str], strength: float) -> Tensor:
+    parts = []
+    for i in tqdm(range(0, len(images), BATCH), desc=f"strength {strength}", unit="batch"):
+        part = slice(i, i + BATCH)
+        parts.append(edit(pipe, images[part], old[part], new[part], strength=strength).cpu())
+    return torch.cat(parts)
+
+
+def there_and_back(pipe: StableDiffusion, samples: int, seed: int) -> float:
+    """PSNR, in dB, of pictures inverted to noise and drawn again, against what decoding gives."""
+    images, attributes, _ = scenes(samples, seed)
+    captions = say(attributes)
+    latents = pipe.invert(images, captions, STEPS)
+    options = {"num_inference_steps": STEPS, "sampler": "ddim", "guidance_scale": 1.0}
+    drawn = pipe(captions, latents=latents, output_type="pt", **options).images
+    return psnr(2 * drawn - 1, 2 * pipe.decode(pipe.encode(images)) - 1)
+
+
+def holes(pipe: StableDiffusion, judge: Judge, samples: int, seed: int) -> dict:
+    """A hole where the digit was, and a caption that puts another one into it."""
+    images, attributes, generator = scenes(samples, seed)
+    wanted = attributes.clone()
+    for column in (DIGIT, COLOUR):
+        wanted[:, column] = other(wanted[:, column], len(ONE.values[column]), generator)
+    mask = around(attributes)
+    captions = [ONE.say(c) for c in wanted.tolist()]
+    parts = []
+    for i in tqdm(range(0, samples, BATCH), desc="inpainting", unit="batch"):
+        part = slice(i, i + BATCH)
+        options = {"image": images[part], "mask_image": mask[part], "generator": generator}
+        parts.append(pipe(captions[part], output_type="pt", **options).images.cpu())
+    drawn = torch.cat(parts)
+    untouched = (drawn == images) | (mask > 0)
+    return {
+        "filled as asked": proportion((judge(2 * drawn - 1) == wanted).all(dim=1)),
+        "all other pixels as they were": proportion(untouched.flatten(1).all(dim=1)),
+    }
+
+
+def around(attributes: Tensor, reach: float = 12.0) -> Tensor:
+    """A square mask (n, 1, S, S) around each digit of one, 1 inside."""
+    ((_, _, _, centre),) = ONE.layout(attributes)  # (n, 2), from the middle, in pixels
+    pixels = torch.arange(ONE.image_size) - (ONE.image_size - 1) / 2  # (S,)
+    x, y = ((pixels - centre[:, i, None]).abs() <= reach for i in (0, 1))  # (n, S)
+    return (y[:, None, :, None] & x[:, None, None, :]).float()
+
+
+def measure(pipe: StableDiffusion, judge: Judge, samples: int = 200, seed: int = 0) -> dict:
+    return {
+        "edits": edits(pipe, judge, samples, seed),
+        "inversion and back, dB": there_and_back(pipe, samples, seed),
+        "inpainting": holes(pipe, judge, samples, seed),
+    }
