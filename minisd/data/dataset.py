@@ -180,12 +180,12 @@ class World(Dataset):
         rows = zip(attributes.tolist(), mentioned.tolist(), phrasing, numeral, strict=True)
         return [self.say(a, m, self.phrasings[i], n) for a, m, i, n in rows], mentioned
 
-    def render(self, attributes: Tensor, split="train", generator=None) -> Tensor:
-        """(B, A) -> pictures (B, 3, S, S) in [-1, 1], the same ones on every device."""
+    def render(self, attributes: Tensor, split="train", generator=None, size=SIZE) -> Tensor:
+        """(B, A) -> pictures (B, 3, size, size) in [-1, 1], the same ones on every device."""
         digits, light = self.layout(attributes), torch.zeros((), device=attributes.device)
         chance = torch.rand(len(attributes), len(digits), 5, generator=generator)
         for digit, decisions in zip(digits, chance.to(light.device).unbind(dim=1)):
-            light = torch.maximum(light, draw_digit(*digit, decisions, split))  # (B, 3, S, S)
+            light = torch.maximum(light, draw_digit(*digit, decisions, split, size))
         return 2 * light - 1
 
     def texts(self) -> list[str]:
