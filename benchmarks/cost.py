@@ -19,7 +19,7 @@ from minisd.checkpoint import read_json
 from minisd.evaluation import to_markdown
 from minisd.machine import describe
 from minisd.models import parameter_count
-from minisd.pipeline import WEIGHTS
+from minisd.pretrained import WEIGHTS
 from minisd.training import RECIPES, autoencoder_loss, clip_loss, denoising_loss, parallel
 from minisd.training.pool import REFERENCES
 from minisd.training.stages import MODEL_GUIDANCE

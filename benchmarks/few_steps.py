@@ -16,7 +16,7 @@ from minisd import StableDiffusion, data
 from minisd.checkpoint import write_json
 from minisd.evaluation import Judge, Settings, frechet_distance
 from minisd.machine import describe, pick_device
-from minisd.pipeline import WEIGHTS
+from minisd.pretrained import WEIGHTS
 
 from .sampling import markdown, measure
 

@@ -12,7 +12,7 @@ import torch
 
 from minisd import StableDiffusion, plots
 from minisd.machine import pick_device
-from minisd.pipeline import WEIGHTS
+from minisd.pretrained import WEIGHTS
 
 HERE = Path(__file__).resolve().parent
 PROMPTS = ("a red seven", "a seven", "at the top left")

@@ -28,7 +28,7 @@ from minisd.evaluation import (
 )
 from minisd.evaluation.incomplete import evaluate_incomplete
 from minisd.machine import describe, pick_device
-from minisd.pipeline import WEIGHTS
+from minisd.pretrained import WEIGHTS
 
 HERE = Path(__file__).resolve().parent
 STEPS = (1, 2, 4, 6, 8, 10, 20, 50)

@@ -15,7 +15,8 @@ from . import commands, data
 from .diffusion import SAMPLERS
 from .errors import InputError, shorten
 from .evaluation import Settings
-from .pipeline import WEIGHTS
+from .pretrained import WEIGHTS
+from .suites import EXTENSIONS
 from .training import parallel
 
 DATA = 'what to train on: "one" or "two" digits in a picture, or a folder of captioned pictures'
@@ -27,7 +28,8 @@ PROCESSES = "processes that share the work, as torchrun would start them (%(defa
 CLASSIFIER = "draw N more pictures, train a digit classifier on them alone, test it on real digits"
 GUIDANCE = "guidance scale (the checkpoint's own)"
 RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
-STEPS = "sampling steps (%(default)s)"
+SUITE = "what to measure: %(choices)s (%(default)s)"
+FOLDERS = "where the extensions lie, each in a folder of its name (data/extensions)"
 IMAGE = "a picture to start from, instead of noise"
 MASK = "a picture, white where something new is drawn, black where --image stays"
 STRENGTH = "how far --image goes back to noise, 0 to 1 (0.8; 1 with --mask)"
@@ -76,10 +78,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     names = ", ".join(commands.EXTENSIONS)
     extend.add_argument("name", choices=commands.EXTENSIONS, metavar="NAME", help=names)
     extend.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")
-    extend.add_argument("--out", type=Path, default=Path("runs/extended"), help="(%(default)s)")
+    extend.add_argument("--out", type=Path, help="(runs/extensions/NAME)")
 
     sample.set_defaults(run=commands.sample)
-    sample.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to draw")
+    sample.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
@@ -89,11 +91,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sample.add_argument("--mask", type=Path, metavar="FILE", help=MASK)
     sample.add_argument("--strength", type=float, metavar="S", help=STRENGTH)
 
+    for extension in commands.EXTENSIONS.values():
+        for flag, about in getattr(extension, "OPTIONS", {}).items():
+            sample.add_argument(flag, **about)
+
     measure.set_defaults(run=commands.measure)
+    measure.add_argument("--suite", default="text", choices=commands.SUITES, help=SUITE)
     measure.add_argument("--data", metavar="one|two|FOLDER", help="(what it was trained on)")
-    measure.add_argument("--samples", type=int, default=2000, help="pictures (%(default)s)")
-    measure.add_argument("--steps", type=int, default=Settings.steps, help=STEPS)
-    measure.add_argument("--sampler", default=Settings.sampler, help=f"{SAMPLER} (%(default)s)")
+    measure.add_argument("--samples", type=int, help=f"pictures ({Settings.samples})")
+    measure.add_argument("--steps", type=int, help=f"sampling steps ({Settings.steps})")
+    measure.add_argument("--sampler", help=f"{SAMPLER} ({Settings.sampler})")
     measure.add_argument(
         "--classifier", type=int, default=0, dest="synthetic", metavar="N", help=CLASSIFIER
     )
@@ -109,6 +116,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for command in (extend, sample, measure):
         command.add_argument("--weights", type=Path, default=WEIGHTS, help="(data/weights)")
     for command in (sample, measure):
+        command.add_argument(
+            "--extensions", type=Path, default=EXTENSIONS, metavar="FOLDER", help=FOLDERS
+        )
         command.add_argument("--guidance", type=float, help=GUIDANCE)
         command.add_argument("--rescale", type=float, help=RESCALE)
     for command in (train, extend, measure):

@@ -3,6 +3,7 @@
 import shlex
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -10,10 +11,10 @@ from pkgutil import iter_modules
 
 import torch
 
-from . import data, extensions, plots
+from . import data, extensions, plots, suites
 from .checkpoint import read_json, write_json
 from .errors import InputError, check_number, located
-from .evaluation import Judge, Settings, evaluate, format_results
+from .evaluation import Judge, Settings, evaluate, format_results, to_text
 from .files import check_writable
 from .machine import describe, pick_device
 from .pictures import open_picture
@@ -22,7 +23,15 @@ from .text import utf8
 from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
 from .training.stages import begin, check, check_folder, estimate, save
 
-EXTENSIONS = [file.name.replace("_", "-") for file in iter_modules(extensions.__path__)]
+
+def modules(package) -> dict:
+    """The files of a package: {name, with hyphens: module}."""
+    names = [file.name for file in iter_modules(package.__path__)]
+    return {n.replace("_", "-"): import_module(f"{package.__name__}.{n}") for n in names}
+
+
+EXTENSIONS = modules(extensions)
+SUITES = {"text": None, **modules(suites)}  # "text" is what `evaluate` measures in any case
 GALLERY = 32  # pictures
 MAX_SEED = 2**32 - 1
 
@@ -51,36 +60,42 @@ def train(o: Namespace) -> None:
 
 
 def extend(o: Namespace) -> None:
-    """Train an extension on top of a checkpoint: another checkpoint, with a gallery."""
+    """Train an extension on top of a checkpoint, and draw what it can do."""
     device = pick_device(o.device)
     pipe = StableDiffusion.from_pretrained(o.weights, device)
     dataset = dataset_of(pipe, o)
-    name = o.name.replace("-", "_")
-    extension = import_module(f"{extensions.__name__}.{name}")
+    name, extension = o.name.replace("-", "_"), EXTENSIONS[o.name]
     recipes = override(recipes_for(dataset, o.effort, {name: extension.RECIPE}), o.recipe)
-    run = Run(o.out, dataset, o.seed, device, recipes)
+    run = Run(o.out or Path("runs/extensions") / o.name, dataset, o.seed, device, recipes)
     with parallel.processes(device):
         check_folder(run, o.resume)
         begin(run)
-        pipe = save(run, extension.extend(run, pipe))
+        save(run, extension.extend(run, pipe))
         if parallel.rank() > 0:
             return
 
-    draw_galleries(pipe, run)
+    extended = extension.load(run.folder, pipe)
+    draw_galleries(extended, run, getattr(extension, "examples", draw_captions))
 
 
-def draw_galleries(pipe: StableDiffusion, run: Run) -> None:
-    """Draw what a new checkpoint saw and what it can do, and say what there is."""
+def draw_captions(pipe, dataset: data.Dataset, generator: torch.Generator) -> tuple[list, list]:
+    """Pictures for captions of the dataset, and the captions."""
+    captions = dataset.gallery(GALLERY, generator)
+    return pipe(captions, generator=generator).images, captions
+
+
+def draw_galleries(pipe, run: Run, examples: Callable = draw_captions) -> None:
+    """Draw what a new checkpoint or extension saw and what it can do, and say what there is."""
     generator = torch.Generator().manual_seed(run.seed)
     real = run.dataset.batch(GALLERY, "train", generator)
     plots.save(plots.gallery(real.images, real.captions), run.folder / "examples.png")
-    captions = run.dataset.gallery(GALLERY, generator)
-    drawn = pipe(captions, generator=generator).images
-    plots.save(plots.gallery(drawn, captions), run.folder / "gallery.png")
-    files = "a checkpoint, examples.png (what it saw), gallery.png (what it draws)"
-    print(f"wrote {run.folder}: {files}")
-    command = ["python", "-m", "minisd", "sample", captions[0], "--weights", str(run.folder)]
-    print(f"draw with it: {shlex.join(command)}")
+    images, captions = examples(pipe, run.dataset, generator)
+    plots.save(plots.gallery(images, captions), run.folder / "gallery.png")
+    files = "examples.png (what it saw), gallery.png (what it draws)"
+    print(f"wrote {run.folder}: weights, {files}")
+    if (run.folder / "model_index.json").exists():
+        command = ["python", "-m", "minisd", "sample", captions[0], "--weights", str(run.folder)]
+        print(f"draw with it: {shlex.join(command)}")
 
 
 def sample(o: Namespace) -> None:
@@ -88,22 +103,29 @@ def sample(o: Namespace) -> None:
     plots.check_name(o.out)
     image, mask = (file and open_picture(file) for file in (o.image, o.mask))
     pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
-    prompts = [utf8(prompt) for prompt in o.prompts]
-    images = pipe(
-        prompts,
-        num_inference_steps=o.steps,
-        guidance_scale=o.guidance,
-        guidance_rescale=o.rescale,
-        negative_prompt=o.negative,
-        eta=o.eta,
-        generator=torch.Generator().manual_seed(o.seed),
-        sampler=o.sampler,
-        progress=True,
-        image=image,
-        mask_image=mask,
-        strength=o.strength,
-    ).images
-    plots.save(plots.gallery(images, prompts), o.out)
+    o.prompts = [utf8(prompt) for prompt in o.prompts]
+    call = {
+        "prompt": o.prompts or None,
+        "num_inference_steps": o.steps,
+        "guidance_scale": o.guidance,
+        "guidance_rescale": o.rescale,
+        "negative_prompt": o.negative,
+        "eta": o.eta,
+        "generator": torch.Generator().manual_seed(o.seed),
+        "sampler": o.sampler,
+        "progress": True,
+        "image": image,
+        "mask_image": mask,
+        "strength": o.strength,
+    }
+    written = dict(call)
+    for extension in EXTENSIONS.values():
+        if hasattr(extension, "use"):
+            pipe = extension.use(pipe, o, call)
+    if not o.prompts and call == written:
+        raise InputError("there is no caption: say what to draw")
+    images = pipe(**call).images
+    plots.save(plots.gallery(images, o.prompts or [""] * len(images)), o.out)
     print(f"wrote {o.out}")
 
 
@@ -118,9 +140,14 @@ def measure(o: Namespace) -> None:
     training_seed = read_json(training).get("seed", 0) if training.exists() else 0
     with located(training):
         check_number("the seed", training_seed, 0, MAX_SEED, whole=True)
-    asked = {f.name: getattr(o, f.name) for f in fields(Settings) if hasattr(o, f.name)}
+    given = {f.name: getattr(o, f.name, None) for f in fields(Settings)}
+    asked = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**asked, training_seed=training_seed)
-    report(pipe, judge_for(dataset, device), dataset, settings, o.json)
+    judge = judge_for(dataset, device)
+    if o.suite == "text":
+        report(pipe, judge, dataset, settings, o.json)
+    else:
+        report_suite(pipe, judge, o)
 
 
 def dataset_of(pipe: StableDiffusion, o: Namespace) -> data.Dataset:
@@ -154,3 +181,21 @@ def report(pipe, judge, dataset: data.Dataset, settings: Settings, file: Path | 
             write_json(file, {**seconds, **results})
     finally:
         print(format_results(results))
+
+
+def report_suite(pipe: StableDiffusion, judge: Judge | None, o: Namespace) -> None:
+    """The same for one of the other suites."""
+    suite, began = SUITES[o.suite], time.monotonic()
+    if judge is None:
+        raise InputError(f"the suite {o.suite} needs a judge, which reads digits only")
+    samples = suite.SAMPLES if o.samples is None else o.samples
+    check_number("samples", samples, 2, whole=True)
+    results = suite.measure(pipe, judge, suites.Asked(samples, o.seed, o.extensions))
+    about = {"suite": o.suite, "samples": samples, "seed": o.seed, "machine": describe(pipe.device)}
+    about["seconds"] = round(time.monotonic() - began, 1)
+    try:
+        if o.json:
+            write_json(o.json, {**about, "results": results})
+    finally:
+        for heading, table in suite.tables(results).items():
+            print(f"{heading}\n{to_text(table)}\n")

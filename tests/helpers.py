@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from minisd import StableDiffusion
+from minisd.call import SamplingDefaults
 from minisd.data import ONE, OneDigit
 from minisd.diffusion import NoiseSchedule
 from minisd.models import (
@@ -20,7 +21,6 @@ from minisd.models import (
     UNetConfig,
     VisionConfig,
 )
-from minisd.pipeline import SamplingDefaults
 from minisd.tokenizer import Tokenizer
 from minisd.training import RECIPES, Recipe, Run
 

@@ -344,7 +344,6 @@ def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weigh
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("sample",),
         ("sample", "--steps", "abc", "a red seven"),
         ("sample", "--seed", "x", "a red seven"),
         ("sample", "--seed", "-1", "a red seven"),

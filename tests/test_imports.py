@@ -33,16 +33,28 @@ MAY_IMPORT = {
     "text": set(),
     "checkpoint": {"models", "tokenizer"},
     "call": {"diffusion"},
-    "pipeline": {"models", "diffusion", "tokenizer", "machine", "checkpoint", "call"},
+    "pretrained": {"models", "diffusion", "tokenizer", "machine", "checkpoint", "call"},
+    "pipeline": {"diffusion", "call", "pretrained"},
+    "edit": {"models", "diffusion", "pipeline"},
     "plots": {"data", "tokenizer"},  # it draws arrays and the words for them, whatever made them
     "evaluation": LEAVES | {"checkpoint", "pipeline", "minisd"},
     "evaluation.judge": {"data"},  # none of what it judges, not even by a detour
-    "training": LEAVES | {"checkpoint", "pipeline", "minisd"},  # never what judges the result
+    "training": LEAVES | {"call", "checkpoint", "pipeline", "minisd"},  # never the judge
     "minisd": {"pipeline", "data"},
     "extensions": LEAVES | {"call", "checkpoint", "pipeline", "training"},
+    "suites": LEAVES | {"call", "edit", "evaluation", "extensions", "pipeline", "training"},
     "commands": LEAVES
-    | {"checkpoint", "pipeline", "plots", "evaluation", "training", "extensions", "minisd"},
-    "__main__": LEAVES | {"commands", "pipeline", "evaluation", "training"},
+    | {
+        "checkpoint",
+        "pipeline",
+        "plots",
+        "evaluation",
+        "suites",
+        "training",
+        "extensions",
+        "minisd",
+    },
+    "__main__": LEAVES | {"commands", "pretrained", "evaluation", "suites", "training"},
 }
 # Nothing but __main__ imports commands, and nothing imports __main__.
 
@@ -117,17 +129,23 @@ def test_imports_follow_the_table(file):
     assert not wrong, "\n" + "\n".join(wrong)
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("extensions/")])
+EXTENSIONS = [file for file in FILES if file.startswith("extensions/") and "__" not in file]
+
+
+@pytest.mark.parametrize("file", EXTENSIONS)
 def test_no_extension_imports_another(file):
     source = (PACKAGE / file).read_text(encoding="utf-8")
-    assert not [name for _, name in imported(source, file) if "minisd.extensions" in name]
+    others = {f"minisd.{module_name(f)}." for f in EXTENSIONS}
+    names = [f"{name}." for _, name in imported(source, file)]
+    assert not [name for name in names if any(map(name.startswith, others))]
 
 
 def test_an_extension_can_be_deleted(tmp_path):
-    """The rest is imported, and the command no longer offers it."""
+    """With its suite. The rest is imported, and the command no longer offers it."""
     for name in [path.stem for path in (PACKAGE / "extensions").glob("[!_]*.py")]:
         copy = shutil.copytree(PACKAGE, tmp_path / name / "minisd")
         (copy / "extensions" / f"{name}.py").unlink()
+        (copy / "suites" / f"{name}.py").unlink(missing_ok=True)
         modules = [f"minisd.{module_name(p.relative_to(copy))}" for p in copy.rglob("[!_]*.py")]
         script = f"import {', '.join(modules)}\nprint(minisd.commands.EXTENSIONS)"
         words = [sys.executable, "-c", script]
@@ -191,7 +209,7 @@ def test_a_forbidden_import_is_caught(file, source, culprit):
         ("models/unet.py", "from minisd.models.layers import Attention\nfrom . import layers"),
         ("checkpoint/configs.py", "import json\nfrom ..models import clip, unet"),
         ("checkpoint/tokenizers.py", "from ..tokenizer import Tokenizer\nfrom . import files"),
-        ("pipeline.py", "from . import checkpoint, models\nfrom .tokenizer import Tokenizer"),
+        ("pretrained.py", "from . import checkpoint, models\nfrom .tokenizer import Tokenizer"),
         ("evaluation/judge.py", "from ..data import draw_batch"),
         ("evaluation/metrics.py", "from .judge import Judge\nfrom ..models import clip"),
         (

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from minisd import StableDiffusion
+from minisd.call import SamplingDefaults
 from minisd.diffusion import SAMPLERS, sample
 from minisd.errors import InputError
 from minisd.evaluation import Judge
-from minisd.pipeline import SamplingDefaults
 
 PROMPTS = ["a red seven", "a small blue one at the top left"]
 

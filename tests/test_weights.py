@@ -12,7 +12,7 @@ import torch
 from benchmarks import results
 from minisd import StableDiffusion, data
 from minisd.evaluation import Judge, accuracy, evaluate_autoencoder, psnr, zero_shot
-from minisd.pipeline import WEIGHTS
+from minisd.pretrained import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -57,9 +57,13 @@ def read_json(path: Path) -> dict:
 def save_model(file: str, to_hf: Callable, folder: Path, model, dtype=None, rename=dict, **about):
     """Write config.json, `to_hf(model.config, **about)`, and the weights, as `dtype` if given."""
     write_json(folder / "config.json", to_hf(model.config, **about))
-    state = rename(model.state_dict())
+    save_weights(folder / file, rename(model.state_dict()), dtype)
+
+
+def save_weights(path: Path, state: dict, dtype: torch.dtype | None = None) -> None:
+    """Write tensors by name as safetensors, as `dtype` if given."""
     state = {k: v.detach().cpu().to(dtype).contiguous() for k, v in state.items()}
-    with open_atomically(folder / file) as stream:
+    with open_atomically(path) as stream:
         stream.write(save(state, metadata={"format": "pt"}))
 
 
@@ -100,7 +104,12 @@ def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=d
         config = from_hf(hf)
     with torch.device("meta"), ShapesOnly():
         network = model(config)
-    path = find_weights(folder / file)
+    load_weights(find_weights(folder / file), network, rename)
+    return network.eval()
+
+
+def load_weights(path: Path, network: nn.Module, rename: Callable = dict) -> None:
+    """Fill the network with the weights of a file, as float32. InputError if they do not fit."""
     with blame(path):
         state = load_file(path)
     state = rename(state)
@@ -115,4 +124,3 @@ def load_model(file: str, model: type, from_hf: Callable, folder: Path, rename=d
     for name, weight in network.state_dict().items():
         if not all(end.isfinite() for end in weight.aminmax()):
             raise InputError(f"{path} is damaged: {name} has numbers that are not finite")
-    return network.eval()

@@ -13,5 +13,5 @@ from .metrics import (
     wilson_interval,
 )
 from .reader import train_judge
-from .report import format_results, percent, to_markdown
+from .report import Table, format_results, percent, to_markdown, to_text
 from .suite import Settings, draw, evaluate

@@ -1,6 +1,21 @@
-"""What stands on the pipeline. Each file is one idea, whole: what it learns, and how.
+"""What stands on the pipeline. Each file is one idea, whole: network, loss, training, use.
 
-`python -m minisd extend NAME` trains one of them. The core imports none, none imports another, and
-each can be deleted with its tests. A file has RECIPE, and extend(run, pipe), which trains and
-returns a pipeline of the same file format.
+The core imports none, none imports another, and each can be deleted with its tests. A file has
+
+RECIPE                   how it is trained by `python -m minisd extend NAME`
+extend(run, pipe)        trains it; returns a pipeline, or a Wrapper with `save_pretrained(folder)`
+load(folder, pipe)       what `extend` returned, read again
+examples(extended, dataset, generator)    pictures and captions that show it; may be missing
+OPTIONS                  {flag: argparse's arguments}: what it adds to `sample`; may be missing
+use(pipe, options, call) with these options: may wrap the pipeline and change the call's arguments
 """
+
+
+class Wrapper:
+    """A pipeline with something added. Everything else is the pipeline's own."""
+
+    def __init__(self, pipe):
+        self.pipe = pipe
+
+    def __getattr__(self, name: str):
+        return getattr(self.pipe, name)

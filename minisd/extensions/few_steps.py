@@ -11,6 +11,7 @@ models", for guidance in the teacher's step and for its length.
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -80,3 +81,8 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
 
     stage = Stage("few_steps", student, loss_of_step, [student, teacher])
     return replace(pipe, unet=train_stage(run, stage), sampler="lcm", defaults=SAMPLING)
+
+
+def load(folder: Path, pipe: StableDiffusion) -> StableDiffusion:
+    """The student's checkpoint."""
+    return StableDiffusion.from_pretrained(folder, pipe.device)

@@ -4,7 +4,6 @@ Shi et al. 2016, "Real-time single image and video super-resolution using an eff
 convolutional neural network", with the residual blocks of Lim et al. 2017 (EDSR).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,9 +28,7 @@ class SuperResolution(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(3, channels, 3, padding=1)
         conv = lambda: nn.Conv2d(channels, channels, 3, padding=1)  # noqa: E731
-        self.blocks = nn.ModuleList(
-            nn.Sequential(conv(), nn.ReLU(), conv()) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(nn.Sequential(conv(), nn.ReLU(), conv()) for _ in range(blocks))
         self.up = nn.Sequential(SubPixel(channels), nn.ReLU(), SubPixel(channels), nn.ReLU())
         self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
 

@@ -13,11 +13,13 @@ from tqdm import tqdm
 
 from ..data import ONE
 from ..edit import prompt_to_prompt
-from ..evaluation import Judge, proportion, psnr
+from ..evaluation import Judge, Table, percent, proportion, psnr
 from ..pipeline import StableDiffusion
+from . import Asked
 
 STEPS, SCALE, KEEP = 50, 3.0, 0.6
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+SAMPLES = 200
 SAME = 0.8  # correlation of two grey pictures above which their strokes count as the same
 DIGIT, COLOUR, SIZE, POSITION = range(4)
 BATCH = 100
@@ -136,9 +138,28 @@ def around(attributes: Tensor, reach: float = 12.0) -> Tensor:
     return (y[:, None, :, None] & x[:, None, None, :]).float()
 
 
-def measure(pipe: StableDiffusion, judge: Judge, samples: int = 200, seed: int = 0) -> dict:
+def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
+    some = asked.samples, asked.seed
     return {
-        "edits": edits(pipe, judge, samples, seed),
-        "inversion and back, dB": there_and_back(pipe, samples, seed),
-        "inpainting": holes(pipe, judge, samples, seed),
+        "edits": edits(pipe, judge, *some),
+        "inversion and back, dB": there_and_back(pipe, *some),
+        "inpainting": holes(pipe, judge, *some),
     }
+
+
+def tables(results: dict) -> dict[str, Table]:
+    """For each edit the ways side by side, over all strengths."""
+    found = {}
+    for edit, ways in results["edits"].items():
+        columns = list(next(iter(next(iter(ways.values())).values())))
+        rows = [
+            [way, strength, *(percent(cells[name]) for name in columns)]
+            for way, row in ways.items()
+            for strength, cells in row.items()
+        ]
+        found[edit] = [["way", "strength", *(f"{name}, %" for name in columns)], *rows]
+    rows = [[name, percent(cell)] for name, cell in results["inpainting"].items()]
+    found["inpainting"] = [["", "%"], *rows]
+    back = results["inversion and back, dB"]
+    found["inversion and back"] = [["", "PSNR"], ["50 steps", f"{back:.1f} dB"]]
+    return found

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..call import SamplingDefaults
 from ..checkpoint import check_configs, write_json
 from ..data import POOL_BATCH, fits
 from ..errors import InputError
 from ..files import check_writable
 from ..machine import describe
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
-from ..pipeline import SamplingDefaults, StableDiffusion
+from ..pipeline import StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
 from .loop import generator_for, repeat_bits, train
@@ -219,7 +220,10 @@ def begin(run: Run) -> None:
 
 
 def train_all(run: Run, resume: bool = False) -> StableDiffusion:
-    """Run all three stages, or resume where a killed run stopped. Saves the pipeline."""
+    """Run all three stages, or resume where a killed run stopped.
+
+    Saves the pipeline, and returns it as it is read again.
+    """
     check(run, resume)
     begin(run)
 
@@ -229,16 +233,16 @@ def train_all(run: Run, resume: bool = False) -> StableDiffusion:
     unet = train_unet(run, tokenizer, clip.text_model, autoencoder)
     own = {"sampler": SAMPLER, "defaults": SAMPLING, "data": run.dataset.about}
     pipe = StableDiffusion(tokenizer, clip.text_model, unet, autoencoder, run.schedule, clip, **own)
-    return save(run, pipe)
+    save(run, pipe)
+    return StableDiffusion.from_pretrained(run.folder, run.device)
 
 
-def save(run: Run, pipe: StableDiffusion) -> StableDiffusion:
-    """Write the checkpoint and how it was made; returns it as it is read again."""
+def save(run: Run, trained) -> None:
+    """Write a pipeline, or an extension of one, and how it was made."""
     if parallel.rank() == 0:
-        pipe.save_pretrained(run.folder, dtype=torch.float16)
+        trained.save_pretrained(run.folder, dtype=torch.float16)
         write_json(run.folder / "training.json", record(run))
     parallel.wait()
-    return StableDiffusion.from_pretrained(run.folder, run.device)
 
 
 def record(run: Run) -> dict:

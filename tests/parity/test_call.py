@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from minisd import StableDiffusion
 from minisd.errors import InputError
 from minisd.models import UNet, UNetConfig
-from minisd.pipeline import WEIGHTS
+from minisd.pretrained import WEIGHTS
 
 from . import reference
 from .test_pipeline import SCHEDULERS, TEXTS, draw, same, their_pipeline

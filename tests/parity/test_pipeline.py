@@ -11,12 +11,13 @@ import transformers
 from torch.testing import assert_close
 
 from minisd import StableDiffusion
+from minisd.call import SamplingDefaults
 from minisd.checkpoint import save_tokenizer
 from minisd.checkpoint.configs import clip_from_hf
 from minisd.diffusion import NoiseSchedule, ScheduleConfig
 from minisd.errors import InputError
 from minisd.models import CLIP, Autoencoder, AutoencoderConfig, UNet, UNetConfig
-from minisd.pipeline import WEIGHTS, SamplingDefaults
+from minisd.pretrained import WEIGHTS
 from minisd.tokenizer import Tokenizer
 
 from . import reference
