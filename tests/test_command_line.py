@@ -18,6 +18,9 @@ from minisd.diffusion import samplers
 from minisd.errors import InputError
 from minisd.evaluation import Judge
 from minisd.evaluation.judge import Reader
+from minisd.pretrained import WEIGHTS
+
+EXAMPLES = str(WEIGHTS.parent / "examples.png")
 
 
 @pytest.fixture(autouse=True)
@@ -212,6 +215,20 @@ def test_a_prompt_may_be_anything(run, tiny_weights, tmp_path, prompt):
     assert all(line.startswith("minisd: note: ") for line in lines)
 
 
+def test_sample_starts_from_a_picture(run, tiny_weights, tmp_path):
+    ask = ("sample", "a red seven", "--weights", tiny_weights, "--steps", 2)
+    code, _, lines = run(*ask, "--image", EXAMPLES, "--mask", EXAMPLES, "--strength", "0.5")
+    assert code == 0 and (tmp_path / "sample.png").exists()
+    assert [line.split(" from ")[0] for line in lines] == [
+        "minisd: note: image was resized",
+        "minisd: note: mask_image was resized",
+    ]
+
+
+def test_sample_needs_a_caption(refused):
+    assert refused("sample") == "there is no caption: say what to draw"
+
+
 # What cannot work
 
 
@@ -231,6 +248,11 @@ def test_a_prompt_may_be_anything(run, tiny_weights, tmp_path, prompt):
         (("--weights", "nowhere"), "nowhere holds no checkpoint (no model_index.json)"),
         (("--out", "picture.xyz"), "picture.xyz must end in .png"),
         (("--out", "picture"), "picture must end in .png"),
+        (("--image", "nowhere.png"), "nowhere.png: No such file"),
+        (("--image", __file__), "is no picture"),
+        (("--image", EXAMPLES, "--mask", __file__), "is no picture"),
+        (("--mask", EXAMPLES), "mask_image needs an image"),
+        (("--image", EXAMPLES, "--strength", "2"), "strength must be a number from 0 to 1, not 2"),
     ],
 )
 def test_sample_refuses(refused, tiny_weights, option, message):

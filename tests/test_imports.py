@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "call": {"diffusion"},
     "pretrained": {"models", "diffusion", "tokenizer", "machine", "checkpoint", "call"},
     "pipeline": {"diffusion", "call", "pretrained"},
-    "edit": {"models", "diffusion", "pipeline"},
+    "edit": {"call", "models", "diffusion", "pipeline"},
     "plots": {"data", "tokenizer"},  # it draws arrays and the words for them, whatever made them
     "evaluation": LEAVES | {"checkpoint", "pipeline", "minisd"},
     "evaluation.judge": {"data"},  # none of what it judges, not even by a detour

@@ -1,6 +1,6 @@
 """The mathematics of diffusion. No weights; never imports models."""
 
-from .editing import inpaint, invert
+from .editing import flow_edit, inpaint, invert
 from .guidance import classifier_free
 from .noise import Generators, draw_noise
 from .sampler import Denoiser, Point, Sampler

@@ -1,10 +1,11 @@
-"""A picture in: what stays of it (inpainting), and the noise that it came from (inversion)."""
+"""A picture in: what stays of it, the noise that it came from, and what another prompt changes."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from .noise import Generators
 from .sampler import Denoiser, Point
 from .samplers import SAMPLERS
 from .schedule import NoiseSchedule
@@ -61,3 +62,39 @@ def invert(
             v = a_t.sqrt() * eps - (1 - a_t).sqrt() * guess
             x = ddim_step_back(x_s, v, a_t, a_s)
     return x
+
+
+@torch.no_grad()
+def flow_edit(
+    old: Denoiser,
+    new: Denoiser,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    steps: int = 50,
+    start: int = 0,
+    repeats: int = 2,
+    generator: Generators = None,
+) -> Tensor:
+    """x0 (B, C, H, W), changed by what two denoisers' guesses of it differ in.
+
+    Instead of a picture, DDIM draws the difference of two: at each step both are put under the same
+    fresh noise, `repeats` times, and each denoiser guesses its own. steps and start as in
+    `trajectory`. Source: Kulikov et al. 2024, "FlowEdit: inversion-free text-based editing using
+    pre-trained flow models", algorithm 1, whose noise level is sigma / (alpha + sigma) here.
+    """
+    before, after = (SAMPLERS["ddim"](d, schedule, x0.device, 0, generator) for d in (old, new))
+
+    def level(t: float) -> tuple[Tensor, Tensor]:
+        alpha, sigma = after.a(t).sqrt(), (1 - after.a(t)).sqrt()
+        return alpha + sigma, sigma / (alpha + sigma)
+
+    edit = torch.zeros_like(x0)
+    for t, s in after.pairs(schedule, steps)[start:]:
+        (size, level_t), (_, level_s) = level(t), level(s)
+        change = torch.zeros_like(x0)
+        for _ in range(repeats):
+            x_t = after.noised(x0, after.noise(x0), t)
+            change += after.guess(x_t + size * edit, t)[0] - before.guess(x_t, t)[0]
+        left = level_s / level_t
+        edit = left * edit + (1 - left) * change / repeats  # (B, C, H, W)
+    return x0 + edit
