@@ -1,6 +1,7 @@
 """A picture as a prompt: the layout of its files, what it changes and what it must not."""
 
 import copy
+import json
 from argparse import Namespace
 from dataclasses import replace
 from itertools import pairwise
@@ -14,16 +15,27 @@ from torch.testing import assert_close
 from transformers import CLIPImageProcessor
 
 from minisd import StableDiffusion
-from minisd.call import to_pil
+from minisd.call import SamplingDefaults, to_pil
 from minisd.commands import EXTENSIONS
 from minisd.data import ONE
 from minisd.errors import InputError
 from minisd.evaluation import Judge
 from minisd.extensions import image_prompt as module
-from minisd.extensions.image_prompt import ImageAdapter, ImagePrompted, extend, load, use
+from minisd.extensions.image_prompt import (
+    NO_IMAGE,
+    NO_WORDS,
+    ImageAdapter,
+    ImagePrompted,
+    extend,
+    load,
+    use,
+)
 from minisd.models import cross_attention_maps
 from minisd.suites import EXTENSIONS as SHIPPED
+from minisd.suites import Asked, editing
+from minisd.suites import image_prompt as suite
 from minisd.training import Recipe, Run, denoising_loss
+from minisd.training.pool import Pool
 from tests.evaluation.stubs import Album
 from tests.helpers import equal, make_tiny_pipe
 from tests.parity import reference
@@ -174,6 +186,25 @@ def test_training_repeats_its_bits_and_leaves_the_u_net_alone(tmp_path):
     assert all((x != y).any() for x, y in zip(a.adapter.parameters(), fresh.parameters()))
 
 
+def test_a_batch_is_of_pictures_with_their_own_captions_and_embeddings():
+    """But for those that are left out."""
+    n, size = 50, 4000
+    number = torch.arange(1.0, n + 1)
+    contexts, embeds = number[:, None, None].expand(n, 2, 3), number[:, None].expand(n, 5)
+    latents = number[:, None, None, None].expand(n, 4, 2, 2)
+    pool = Pool(latents, contexts, torch.zeros(1, 2, 3), None, None)
+    x0, context, image = module.draw(pool, embeds, size, torch.Generator().manual_seed(0))
+    assert x0.shape[1:] == (4, 2, 2) and context.shape[1:] == (2, 3) and image.shape[1:] == (5,)
+    who, said, shown = (x.flatten(1) for x in (x0, context, image))
+    for given, left_out in ((said, NO_WORDS), (shown, NO_IMAGE)):
+        whole = given == who[:, :1]
+        assert torch.equal(whole.all(dim=1), whole.any(dim=1)) and not given[~whole].any()
+        assert (~whole[:, 0]).float().mean() == pytest.approx(left_out, abs=0.03)
+    neither = ~said.any(dim=1) & ~shown.any(dim=1)
+    assert neither.float().mean() == pytest.approx(NO_WORDS * NO_IMAGE, abs=0.015)
+    assert set(who[:, 0].tolist()) == set(number.tolist())
+
+
 def test_training_lowers_the_loss(tmp_path, tiny_pipe):
     def loss(adapter):
         generator = torch.Generator().manual_seed(5)
@@ -254,6 +285,27 @@ def test_the_gallery_shows_pictures_and_what_was_drawn_from_them(prompted):
     images, captions = module.examples(prompted, ONE, torch.Generator().manual_seed(0))
     assert len(images) == len(captions) == 32
     assert EXTENSIONS["image-prompt"] is module
+
+
+def test_the_suite_measures_a_perfect_hand_as_perfect_and_a_copy_as_a_copy():
+    images, attributes, generator = editing.scenes(100, 0)
+    another = ONE.batch(100, "test", generator, attributes=attributes).images / 2 + 0.5
+    for drawn, copies in ((images, 1.0), (another, 0.3)):
+        found = suite.rates(Judge.load(), drawn, attributes, images)
+        assert found["all four"]["rate"] > 0.9 and found["same strokes"]["rate"] <= copies
+    assert suite.rates(Judge.load(), images, attributes, images)["same strokes"]["rate"] == 1
+    wrong = suite.rates(Judge.load(), images.flip(0), attributes, images)
+    assert wrong["all four"]["rate"] < 0.1 and wrong["size"]["rate"] > 0.3
+
+
+def test_the_suite_and_its_tables(prompted, folder, tmp_path):
+    (tmp_path / "image-prompt").symlink_to(folder)
+    quick = replace(prompted.pipe, defaults=SamplingDefaults(2, 1.0, 0.0))
+    results = suite.measure(quick, Judge.load(), Asked(4, 0, tmp_path))
+    assert results["with words"].keys() == {str(scale) for scale in suite.SCALES}
+    for heading, (head, *rows) in suite.tables(results).items():
+        assert heading and rows and all(len(row) == len(head) for row in rows)
+    json.dumps(results)
 
 
 @pytest.mark.skipif(not (SHIPPED / "image-prompt").exists(), reason="the weights are not there")
