@@ -193,25 +193,29 @@ class ImagePrompted(Wrapper):
         prompts, negatives = check_prompts(*words, pipe.unet.config.cross_attention_dim)
         size = (clip.config.vision.image_size,) * 2
         pixels = resize("image_prompt", to_pixels("image_prompt", image_prompt), size)
-        count = max(len(prompts), len(pixels))
-        if len(prompts) not in (1, count) or len(pixels) not in (1, count):
-            raise InputError(f"{len(pixels)} image prompts do not fit {len(prompts)} prompts")
-
+        count = max(len(prompts), len(pixels))  # B
         project = self.adapter.to(pipe.device, pipe.dtype).image_proj
-        embeds = embed(clip, (2 * pixels - 1).to(pipe.device, pipe.dtype))  # (P or 1, P)
+        embeds = embed(clip, (2 * pixels - 1).to(pipe.device, pipe.dtype))  # (B or 1, P)
 
-        def beside(context: Tensor, embeds: Tensor) -> Tensor:
-            both = context, project(embeds)  # (B or 1, L, D), (B or 1, T, D)
-            return torch.cat([x.expand(count, -1, -1) for x in both], dim=1)  # (B, L + T, D)
+        def for_all(name: str, x: Tensor) -> Tensor:
+            if len(x) not in (1, count):
+                raise InputError(f"{len(x)} {name} do not fit {count} pictures")
+            return x.expand(count, -1, -1)
 
-        call["prompt_embeds"] = beside(pipe.encode_prompt(prompts, clip_skip=clip_skip), embeds)
-        call |= {"negative_prompt": negative_prompt}
+        def both(name: str, context: Tensor, embeds: Tensor) -> Tensor:
+            image = for_all("image prompts", project(embeds))  # (B, T, D)
+            return torch.cat([for_all(name, context), image], dim=1)  # (B, L + T, D)
+
+        context = pipe.encode_prompt(prompts, clip_skip=clip_skip)  # (B or 1, L, D)
+        call["prompt_embeds"] = both("prompts", context, embeds)
+        negative = {"negative_prompt": negative_prompt}
+        negative |= {"negative_prompt_embeds": negative_prompt_embeds}
         scale = pipe.defaults.guidance_scale if guidance_scale is None else guidance_scale
         if scale != 1:
-            away = beside(pipe.encode_prompt(negatives), torch.zeros_like(embeds))
-            call |= {"negative_prompt": None, "negative_prompt_embeds": away}
+            context, nothing = pipe.encode_prompt(negatives), torch.zeros_like(embeds)
+            negative = {"negative_prompt_embeds": both("negative prompts", context, nothing)}
         with self.adapter.attached(pipe.unet, image_prompt_scale):
-            return pipe(guidance_scale=guidance_scale, **call)
+            return pipe(guidance_scale=guidance_scale, **negative, **call)
 
     def save_pretrained(self, folder: str | Path, dtype=None, image_encoder: bool = False) -> None:
         """Write the adapter, in IP-Adapter's layout; image_encoder: and CLIP's, for diffusers.

@@ -244,13 +244,31 @@ def test_the_wrong_files_are_refused(prompted, folder, tmp_path):
         extend(Run(tmp_path, Album(), recipes=recipe()), blind)
 
 
+def test_without_guidance_a_negative_prompt_is_told_to_change_nothing(prompted):
+    plain = draw(prompted, PROMPTS[0], guidance_scale=1.0, **WORDS)
+    embeds = prompted.encode_prompt(PROMPTS[1])
+    for negative in ({"negative_prompt": PROMPTS[1]}, {"negative_prompt_embeds": embeds}):
+        with pytest.warns(UserWarning, match="changes nothing without guidance"):
+            drawn = draw(prompted, PROMPTS[0], guidance_scale=1.0, **WORDS, **negative)
+        assert torch.equal(drawn, plain)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"image_prompt": None}, "image_prompt must be a PIL image, .* not None"),
         ({"image_prompt": torch.zeros(1, 32, 32)}, "image_prompt must be .* not of the shape"),
         ({"image_prompt_scale": -0.5}, "image_prompt_scale must be a number of at least 0"),
-        ({"image_prompt": PICTURES, "prompt": PROMPTS[:2]}, "3 image prompts do not fit 2 prompts"),
+        ({"image_prompt": PICTURES, "prompt": PROMPTS[:2]}, "2 prompts do not fit 3 pictures"),
+        (
+            {"image_prompt": PICTURES[:2], "prompt": PROMPTS},
+            "2 image prompts do not fit 3 pictures",
+        ),
+        (
+            {"prompt": PROMPTS, "negative_prompt_embeds": torch.zeros(2, 16, 16)},
+            "2 negative prompts do not fit 3 pictures",
+        ),
+        ({"prompt": PROMPTS, "negative_prompt": PROMPTS[:2]}, "2 negative prompts do not fit 3"),
         ({"prompt": 7}, "prompt must be a text or a list of texts, not 7"),
     ],
 )
