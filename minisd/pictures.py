@@ -67,7 +67,7 @@ def one_to_pixels(name: str, image, channels: int) -> Tensor:
     if isinstance(image, Image.Image):
         image = np.asarray(flat(image) if channels == 3 else flat(image).convert("L"))
     if isinstance(image, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(image))
+        x = torch.from_numpy(np.array(image, order="C"))  # a copy, as PIL's may not be written
         x = x[..., None] if channels == 1 and x.dim() == 2 else x
         x = x.movedim(-1, -3) if x.dim() in (3, 4) else x
     elif isinstance(image, Tensor):

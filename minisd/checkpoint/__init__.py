@@ -44,6 +44,14 @@ load_clip = partial(
 )
 
 
+def save_image_encoder(folder: Path, clip: CLIP, dtype=None) -> None:
+    """CLIP's vision tower by itself, and how to prepare pictures for it."""
+    keys_to_hf = keys.image_keys_to_hf
+    save_model(TRANSFORMERS, configs.image_encoder_to_hf, folder, clip, dtype, keys_to_hf)
+    prepare = configs.preprocessor_to_hf(clip.config.vision.image_size)
+    write_json(folder / "preprocessor_config.json", prepare)
+
+
 # minisd.json: what belongs to a checkpoint and has no place in diffusers' files
 
 

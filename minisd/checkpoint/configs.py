@@ -157,6 +157,15 @@ def text_from_hf(hf: dict) -> TextConfig:
     return build(TextConfig, {**hf, "end_id": end, "max_length": hf["max_position_embeddings"]})
 
 
+def vision_to_hf(config: VisionConfig) -> dict:
+    return {
+        "model_type": "clip_vision_model",
+        **tower_to_hf(config),
+        **pick(config, "image_size", "patch_size"),
+        "num_channels": 3,
+    }
+
+
 def vision_from_hf(hf: dict) -> VisionConfig:
     hf = tower_from_hf(VISION, hf)
     require_parts(hf, "patch_size", [hf["image_size"]])
@@ -164,17 +173,11 @@ def vision_from_hf(hf: dict) -> VisionConfig:
 
 
 def clip_to_hf(config: CLIPConfig) -> dict:
-    vision = {
-        "model_type": "clip_vision_model",
-        **tower_to_hf(config.vision),
-        **pick(config.vision, "image_size", "patch_size"),
-        "num_channels": 3,
-    }
     return {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
         "text_config": text_to_hf(config.text),
-        "vision_config": vision,
+        "vision_config": vision_to_hf(config.vision),
         "projection_dim": config.projection_dim,
         "logit_scale_init_value": 2.6592,
     }
@@ -189,6 +192,24 @@ def clip_from_hf(hf: dict) -> CLIPConfig:
         with located(key):
             towers.append(from_hf(tower))
     return CLIPConfig(*towers, hf["projection_dim"])
+
+
+def image_encoder_to_hf(config: CLIPConfig) -> dict:
+    """Of transformers' CLIPVisionModelWithProjection."""
+    architecture = {"architectures": ["CLIPVisionModelWithProjection"]}
+    return architecture | vision_to_hf(config.vision) | pick(config, "projection_dim")
+
+
+def preprocessor_to_hf(image_size: int) -> dict:
+    """Of transformers' CLIPImageProcessor: pictures of any size -> ours, in [-1, 1]."""
+    half = [0.5, 0.5, 0.5]
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_center_crop": False,
+        "size": {"height": image_size, "width": image_size},
+        "image_mean": half,
+        "image_std": half,
+    }
 
 
 def check_configs(unet: UNetConfig, autoencoder: AutoencoderConfig, clip: CLIPConfig) -> None:

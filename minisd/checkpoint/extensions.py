@@ -23,14 +23,16 @@ def fingerprint(*networks: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_extension(folder: Path, network: nn.Module, config: dict, stands_on: str, dtype=None):
+def save_extension(
+    folder: Path, network: nn.Module, config: dict, stands_on: str, dtype=None, file: str = WEIGHTS
+) -> None:
     """config: what `build` of `load_extension` needs; stands_on: a fingerprint."""
     write_json(folder / "config.json", {"stands_on": stands_on, "config": config})
-    save_weights(folder / WEIGHTS, network.state_dict(), dtype)
+    save_weights(folder / file, network.state_dict(), dtype)
 
 
 def load_extension(
-    folder: Path, name: str, build: Callable[..., nn.Module], stands_on: str
+    folder: Path, name: str, build: Callable[..., nn.Module], stands_on: str, file: str = WEIGHTS
 ) -> nn.Module:
     """The network build(**config), with the weights in the folder, as float32.
 
@@ -48,5 +50,5 @@ def load_extension(
             network = build(**about["config"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"it is damaged: {shorten(str(error), 200)}") from error
-    load_weights(folder / WEIGHTS, network)
+    load_weights(folder / file, network)
     return network.eval()

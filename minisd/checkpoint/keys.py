@@ -10,6 +10,11 @@ def clip_keys_from_hf(state: State) -> State:
     return {k: v for k, v in state.items() if not k.endswith("position_ids")}
 
 
+def image_keys_to_hf(state: State) -> State:
+    """The vision tower of CLIP and its projection."""
+    return {k: v for k, v in state.items() if k.startswith(("vision_model.", "visual_projection."))}
+
+
 def text_keys_from_hf(state: State) -> State:
     """As for CLIP; and drop the prefix that files of the text encoder carry."""
     return {k.removeprefix("text_model."): v for k, v in clip_keys_from_hf(state).items()}
