@@ -1,0 +1,334 @@
+"""Audio prompts: a spoken caption draws the picture.
+
+The U-Net reads a caption as L states of D numbers, whoever computed them. So an audio encoder needs
+to learn one thing: to say of a recording what the text encoder says of the caption spoken in it.
+Neither the text encoder nor the U-Net is changed, and no picture is needed to teach it.
+
+Sources: Radford et al. 2022, "Robust speech recognition via large-scale weak supervision"
+(Whisper), for the spectrogram and the encoder; Carion et al. 2020, "End-to-end object detection
+with transformers", for queries that are learnt; Shen et al. 2018, "Natural TTS synthesis by
+conditioning WaveNet on mel spectrogram predictions", for how people hear pitch.
+"""
+
+import math
+import wave
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoint import fingerprint, load_extension, save_extension
+from ..data import ONE
+from ..errors import InputError, quote
+from ..files import SHIPPED
+from ..models.clip import TransformerEncoder
+from ..models.layers import matrices_between
+from ..training import Recipe, Run, generator_for
+from ..training.stages import Stage, train_stage
+from . import Wrapper
+
+RECIPE = Recipe(steps=1000, batch_size=32, learning_rate=3e-3)
+SPEECH = SHIPPED / "speech.npz"
+RATE = 8000  # samples a second, as on the telephone
+WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
+SECONDS = 10  # the longest recording
+MU = 255  # of G.711's curve, in which the recordings are stored
+OPTIONS = {
+    "--audio": {
+        "type": Path,
+        "metavar": "FILE.wav",
+        "help": "a spoken caption, to draw what it says: 16-bit PCM, at most 10 seconds",
+    }
+}
+
+
+def resample(x: Tensor, old: float, new: float) -> Tensor:
+    """Sound (T,) at `old` samples a second -> at `new`: its spectrum, cut or filled up with 0."""
+    length = max(1, round(len(x) * new / old))
+    return torch.fft.irfft(torch.fft.rfft(x), n=length) * (length / len(x))
+
+
+def read_wav(path: Path) -> Tensor:
+    """A file of 16-bit PCM -> sound (T,) in [-1, 1] at RATE, its channels mixed.
+
+    InputError for any other file, and if there is nothing to hear.
+    """
+    name = quote(str(path), 200)
+    try:
+        with wave.open(str(path), "rb") as file:
+            channels, width, rate, count = file.getparams()[:4]
+            data = file.readframes(count)
+    except (wave.Error, EOFError) as error:
+        why = f"{error}" or "it ends too early"
+        raise InputError(f"{name} is no WAV file of 16-bit PCM: {why}") from error
+    if width != 2:
+        raise InputError(f"{name} has {8 * width} bits a sample; save it with 16")
+    if not count or not rate:
+        raise InputError(f"{name} is empty; record a caption")
+    if len(data) != count * channels * width:
+        raise InputError(f"{name} is cut short: {len(data)} bytes of {count * channels * width}")
+    if count > SECONDS * rate:
+        raise InputError(f"{name} lasts {count / rate:.1f} seconds; the most is {SECONDS}")
+    samples = np.frombuffer(data, "<i2").reshape(count, channels).mean(axis=1) / 2**15
+    return check_sound(name, resample(torch.from_numpy(samples).float(), rate, RATE))
+
+
+def check_sound(name: str, x: Tensor) -> Tensor:
+    if len(x) < WINDOW or x.abs().max() < 1e-3:  # -60 dB
+        raise InputError(f"{name} is silent; record a caption")
+    return x
+
+
+@cache
+def mel_filters() -> Tensor:
+    """Triangles that sum the spectrum into bands, as wide as people tell pitches apart.
+
+    (MELS, WINDOW // 2 + 1). mel = 2595 log10(1 + f / 700), from 0 to RATE / 2.
+    """
+    most = 2595 * math.log10(1 + RATE / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, most, MELS + 2) / 2595) - 1)  # (MELS + 2,) in Hz
+    f = torch.linspace(0, RATE / 2, WINDOW // 2 + 1)  # (F,) in Hz
+    left, centre, right = (edges[i : i + MELS, None] for i in range(3))  # (MELS, 1)
+    up, down = (f - left) / (centre - left), (right - f) / (right - centre)
+    filters = torch.minimum(up, down).clamp(min=0)  # (MELS, F)
+    return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+def log_mel(x: Tensor) -> Tensor:
+    """Sound (B, T) -> log-mel spectrogram (B, MELS, 1 + T // HOP), scaled as Whisper's.
+
+    What is 80 dB below the loudest counts as silence; the rest comes to lie around [-1, 1].
+    """
+    window = torch.hann_window(WINDOW, device=x.device)
+    spectrum = torch.stft(x, WINDOW, HOP, window=window, return_complex=True)  # (B, F, N)
+    power = mel_filters().to(x.device) @ spectrum.abs().square()  # (B, MELS, N)
+    log = power.clamp(min=1e-10).log10()
+    log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8)
+    return (log + 4) / 4  # (B, MELS, N)
+
+
+def sinusoids(length: int, channels: int, device) -> Tensor:
+    """Positions as sines and cosines, (length, channels): Vaswani et al. 2017, section 3.5."""
+    half = channels // 2
+    frequencies = 10_000 ** (-torch.arange(half, device=device) / (half - 1))
+    angles = torch.arange(length, device=device)[:, None] * frequencies  # (length, C / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (length, C)
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """L and D are those of the text encoder."""
+
+    context_length: int = 16
+    context_width: int = 128
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    num_layers: int = 3
+    num_heads: int = 4
+    hidden_act: str = "gelu"
+
+
+class AudioEncoder(nn.Module):
+    """Sound (B, T) at RATE -> the context that the U-Net reads (B, L, D).
+
+    Whisper's encoder, but eight spectra become one state, not two; in place of its decoder, L
+    queries stand in the row with the states and gather what the text encoder would say.
+    """
+
+    def __init__(self, config: AudioConfig):
+        super().__init__()
+        self.config, width = config, config.hidden_size
+        self.conv1 = nn.Conv1d(MELS, width, 4, stride=2, padding=2)
+        self.conv2 = nn.Conv1d(width, width, 8, stride=4, padding=4)
+        self.queries = nn.Parameter(torch.randn(config.context_length, width))
+        self.encoder = TransformerEncoder(config)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, config.context_width)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights for Muon."""
+        return [self.conv2.weight, *matrices_between(self.encoder, [])]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.conv1(log_mel(x)))  # (B, C, N / 2)
+        x = F.gelu(self.conv2(x)).transpose(1, 2)  # (B, N / 8, C)
+        x = x + sinusoids(*x.shape[1:], x.device)  # (B, N / 8, C)
+        queries = self.queries.expand(len(x), -1, -1)  # (B, L, C)
+        x = self.encoder(torch.cat([queries, x], dim=1))  # (B, L + N / 8, C)
+        x = self.final_layer_norm(x[:, : self.config.context_length])
+        return self.projection(x)  # (B, L, D)
+
+
+class Speech:
+    """Words spoken by many voices, joined to captions. `benchmarks/speech.py` made the file."""
+
+    def __init__(self, path: Path = SPEECH):
+        with np.load(path) as file:
+            sound, ends, groups = file["sound"], file["ends"], file["groups"]
+            self.words = {word: i for i, word in enumerate(file["words"].tolist())}
+        x = torch.from_numpy(sound).float() / 127.5 - 1
+        sounds = x.sign() * ((1 + MU) ** x.abs() - 1) / MU  # out of G.711's curve
+        self.sounds = sounds.tensor_split(torch.from_numpy(ends.flatten())[:-1])
+        self.groups = {g: np.flatnonzero(groups == g).tolist() for g in sorted(set(groups))}
+
+    def say(self, captions: list[str], group: str, generator: torch.Generator) -> list[Tensor]:
+        """Each caption (T,) by one voice of the group, at another speed, with other pauses."""
+        voices, said = self.groups[group], []
+        for caption in captions:
+            words = caption.replace(",", "").split()
+            chance = torch.rand(2 + len(words), generator=generator)
+            voice = voices[int(chance[0] * len(voices))]
+            pauses = (3200 * chance[2:] ** 4).int().tolist()  # up to 0.4 seconds, most far shorter
+            sounds = [self.sounds[voice * len(self.words) + self.words[w]] for w in words]
+            x = torch.cat([F.pad(x, (0, pause)) for x, pause in zip(sounds, pauses)])
+            speed = 1.25 ** (2 * chance[1].item() - 1)  # from 0.8 to 1.25, and the pitch with it
+            said.append(F.interpolate(x[None, None], scale_factor=1 / speed, mode="linear")[0, 0])
+        return said
+
+
+def join(said: list[Tensor], generator: torch.Generator) -> Tensor:
+    """Sounds of several lengths -> (B, T): each begins anywhere in the silence that is left."""
+    longest = max(map(len, said)) * (1 + 0.2 * torch.rand((), generator=generator).item())
+    batch = torch.zeros(
+        len(said), (int(longest) // 4000 + 1) * 4000
+    )  # round, so that FFTs are fast
+    begin = torch.rand(len(said), generator=generator)
+    for row, x, share in zip(batch, said, begin):
+        start = int(share * (len(row) - len(x)))
+        row[start : start + len(x)] = x
+    return batch
+
+
+def in_a_room(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Echoes: (B, T) -> (B, T), convolved with noise that dies away in 5 to 100 milliseconds."""
+    chance = torch.rand(2, len(x), 1, generator=generator)
+    t = torch.arange(RATE // 4) / RATE  # (K,) seconds
+    echo = torch.randn(len(x), len(t), generator=generator) * (-t / (0.005 * 20 ** chance[0])).exp()
+    echo = 0.5 * chance[1] * echo / echo.norm(dim=1, keepdim=True)  # (B, K)
+    echo[:, 0] += 1
+    n = x.shape[1] + len(t)
+    return torch.fft.irfft(torch.fft.rfft(x, n) * torch.fft.rfft(echo, n), n)[:, : x.shape[1]]
+
+
+def with_noise(x: Tensor, decibels: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, T) -> (B, T): from hiss to rumble, so many decibels (B,) below the speech."""
+    f = torch.fft.rfftfreq(x.shape[1], 1 / RATE).clamp(min=50)  # (F,) Hz
+    slope = torch.rand(len(x), 1, generator=generator)  # 0: white, 1: 1 / f
+    white = torch.randn(x.shape, generator=generator)
+    noise = torch.fft.irfft(torch.fft.rfft(white) * f ** (-slope / 2), x.shape[1])
+    noise = noise / noise.square().mean(dim=1, keepdim=True).sqrt()
+    speaks = x.abs() > 0.01 * x.abs().amax(dim=1, keepdim=True)
+    loudness = (x.square() * speaks).sum(dim=1) / speaks.sum(dim=1)  # (B,)
+    return x + noise * (loudness.sqrt() * 10 ** (-decibels / 20))[:, None]
+
+
+def spoken_batch(speech: Speech, captions: list[str], generator: torch.Generator) -> Tensor:
+    """Training's captions, said in rooms, with noise, softly or loudly: (B, T)."""
+    x = in_a_room(join(speech.say(captions, "heard", generator), generator), generator)
+    decibels, gain = torch.rand(2, len(x), generator=generator)
+    return with_noise(x, 50 * decibels, generator) * 10 ** (-1.5 * gain[:, None])
+
+
+class Spoken(Wrapper):
+    """A pipeline that takes recordings for captions."""
+
+    def __init__(self, pipe, encoder: AudioEncoder):
+        super().__init__(pipe)
+        self.encoder = encoder
+
+    @torch.no_grad()
+    def listen(self, audio: Path | Tensor) -> Tensor:
+        """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
+        if not isinstance(audio, Tensor):
+            audio = read_wav(audio)
+        return self.encoder(torch.atleast_2d(audio).to(self.pipe.device))
+
+    @torch.no_grad()
+    def understood(self, context: Tensor) -> list[str]:
+        """Of all captions the nearest, as the text encoder reads them, to each of (B, L, D)."""
+        captions = every_caption()
+        ids = self.pipe.tokenizer(captions).to(context.device)
+        read = torch.cat([self.pipe.text_encoder(part) for part in ids.split(1000)])
+        nearest = torch.cdist(context.flatten(1), read.flatten(1)).argmin(dim=1)  # (B,)
+        return [captions[i] for i in nearest.tolist()]
+
+    def __call__(self, audio: Path | Tensor, **options):
+        """As the pipeline's, but the prompt is heard: `audio` as in `listen`."""
+        return self.pipe(prompt_embeds=self.listen(audio), **options)
+
+    def save_pretrained(self, folder: Path, dtype=None) -> None:
+        stands_on = fingerprint(self.pipe.text_encoder)
+        save_extension(folder, self.encoder, asdict(self.encoder.config), stands_on, dtype)
+
+
+@cache
+def every_caption() -> list[str]:
+    """Each combination, with everything that may be left out left out, in each phrasing."""
+    choices = [[*range(len(values)), None] for values in ONE.values]
+    rows = [
+        ([v or 0 for v in row], [v is not None for v in row], phrasing)
+        for row in product(*choices)
+        for phrasing in ONE.phrasings
+    ]
+    return list(dict.fromkeys(ONE.say(*row) for row in rows))
+
+
+def extend(run: Run, pipe) -> Spoken:
+    """Teach an audio encoder to say what the pipeline's text encoder says."""
+    if run.dataset.name != ONE.name:
+        raise InputError(f"{SPEECH.name} has the words of one digit only, not {run.dataset.name}")
+    torch.manual_seed(run.seed)
+    config = AudioConfig(pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size)
+    encoder, speech = AudioEncoder(config).to(run.device), Speech()
+    size = run.recipes["audio_prompt"].batch_size
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = generator_for("spoken captions", step, run.seed)
+        combinations = ONE.all_combinations()
+        chosen = combinations[torch.randint(len(combinations), (size,), generator=generator)]
+        mentioned = torch.rand(size, 4, generator=generator) < 0.8
+        phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator)
+        rows = zip(chosen.tolist(), mentioned.tolist(), phrasings.tolist())
+        captions = [ONE.say(c, m, ONE.phrasings[p]) for c, m, p in rows]
+        with torch.no_grad():
+            target = pipe.text_encoder(pipe.tokenizer(captions).to(run.device))  # (B, L, D)
+        x = spoken_batch(speech, captions, generator).to(run.device)
+        return F.mse_loss(encoder(x), target)
+
+    return Spoken(pipe, train_stage(run, Stage("audio_prompt", encoder, loss_of_step, [encoder])))
+
+
+def examples(spoken: Spoken, dataset, generator: torch.Generator) -> tuple[list, list[str]]:
+    """What voices that training never heard say, drawn, and what was understood."""
+    said = Speech().say(dataset.gallery(32, generator), "unheard", generator)
+    context = spoken.listen(join(said, generator))
+    images = spoken.pipe(prompt_embeds=context, generator=generator).images
+    return images, spoken.understood(context)
+
+
+def use(pipe, options, call: dict):
+    """Hear --audio, and say what was understood."""
+    if options.audio is None:
+        return pipe
+    if options.prompts:
+        raise InputError("give captions or --audio, not both")
+    spoken = load(options.extensions / "audio_prompt", pipe)
+    call["prompt_embeds"] = spoken.listen(options.audio)
+    options.prompts = spoken.understood(call["prompt_embeds"])
+    print(f"heard: {options.prompts[0]}")
+    return pipe
+
+
+def load(folder: Path, pipe) -> Spoken:
+    """The encoder that `extend` taught."""
+
+    def build(**config) -> AudioEncoder:
+        return AudioEncoder(AudioConfig(**config))
+
+    encoder = load_extension(folder, "audio-prompt", build, fingerprint(pipe.text_encoder))
+    return Spoken(pipe, encoder.to(pipe.device))
