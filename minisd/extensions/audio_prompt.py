@@ -1,8 +1,9 @@
 """Audio prompts: a spoken caption draws the picture.
 
 The U-Net reads a caption as L states of D numbers, whoever computed them. So an audio encoder needs
-to learn one thing: to say of a recording what the text encoder says of the caption spoken in it.
-Neither the text encoder nor the U-Net is changed, and no picture is needed to teach it.
+to learn one thing: to say of a recording what the text encoder says of the caption spoken in it, in
+the plainest words that mean the same. Neither the text encoder nor the U-Net is changed, and no
+picture is needed to teach it.
 
 Sources: Radford et al. 2022, "Robust speech recognition via large-scale weak supervision"
 (Whisper), for the spectrogram and the encoder; Carion et al. 2020, "End-to-end object detection
@@ -32,11 +33,12 @@ from ..training import Recipe, Run, generator_for
 from ..training.stages import Stage, train_stage
 from . import Wrapper
 
-RECIPE = Recipe(steps=1000, batch_size=32, learning_rate=3e-3)
+RECIPE = Recipe(steps=1200, batch_size=16, learning_rate=3e-3)
 SPEECH = SHIPPED / "speech.npz"
 RATE = 8000  # samples a second, as on the telephone
 WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
 SECONDS = 10  # the longest recording
+MENTIONED = 0.8  # share of attributes that a caption of training names
 MU = 255  # of G.711's curve, in which the recordings are stored
 OPTIONS = {
     "--audio": {
@@ -170,24 +172,30 @@ class Speech:
     def __init__(self, path: Path = SPEECH):
         with np.load(path) as file:
             sound, ends, groups = file["sound"], file["ends"], file["groups"]
-            self.words = {word: i for i, word in enumerate(file["words"].tolist())}
+            self.words, self.voices = file["words"].tolist(), file["voices"].tolist()
         x = torch.from_numpy(sound).float() / 127.5 - 1
         sounds = x.sign() * ((1 + MU) ** x.abs() - 1) / MU  # out of G.711's curve
         self.sounds = sounds.tensor_split(torch.from_numpy(ends.flatten())[:-1])
-        self.groups = {g: np.flatnonzero(groups == g).tolist() for g in sorted(set(groups))}
+        self.groups = {str(g): np.flatnonzero(groups == g).tolist() for g in dict.fromkeys(groups)}
 
-    def say(self, captions: list[str], group: str, generator: torch.Generator) -> list[Tensor]:
-        """Each caption (T,) by one voice of the group, at another speed, with other pauses."""
-        voices, said = self.groups[group], []
+    def word(self, voice: int, word: str) -> Tensor:
+        """(T,) in [-1, 1]."""
+        return self.sounds[voice * len(self.words) + self.words.index(word)]
+
+    def say(self, captions: list[str], voices: list[int], generator) -> list[Tensor]:
+        """Each caption (T,) by one of the voices, at another speed, with other pauses."""
+        said = []
         for caption in captions:
             words = caption.replace(",", "").split()
-            chance = torch.rand(2 + len(words), generator=generator)
-            voice = voices[int(chance[0] * len(voices))]
-            pauses = (3200 * chance[2:] ** 4).int().tolist()  # up to 0.4 seconds, most far shorter
-            sounds = [self.sounds[voice * len(self.words) + self.words[w]] for w in words]
-            x = torch.cat([F.pad(x, (0, pause)) for x, pause in zip(sounds, pauses)])
-            speed = 1.25 ** (2 * chance[1].item() - 1)  # from 0.8 to 1.25, and the pitch with it
-            said.append(F.interpolate(x[None, None], scale_factor=1 / speed, mode="linear")[0, 0])
+            speed, which, *chance = torch.rand(2 + len(words), generator=generator).tolist()
+            voice = voices[int(which * len(voices))]
+            pauses = [int(0.4 * RATE * u**4) for u in chance]  # up to 0.4 seconds, most far shorter
+            sounds = [F.pad(self.word(voice, w), (0, p)) for w, p in zip(words, pauses)]
+            factor = 1.25 ** (
+                1 - 2 * speed
+            )  # from 0.8 to 1.25 times as long, and the pitch with it
+            x = torch.cat(sounds)[None, None]
+            said.append(F.interpolate(x, scale_factor=factor, mode="linear")[0, 0])
         return said
 
 
@@ -229,7 +237,9 @@ def with_noise(x: Tensor, decibels: Tensor, generator: torch.Generator) -> Tenso
 
 def spoken_batch(speech: Speech, captions: list[str], generator: torch.Generator) -> Tensor:
     """Training's captions, said in rooms, with noise, softly or loudly: (B, T)."""
-    x = in_a_room(join(speech.say(captions, "heard", generator), generator), generator)
+    x = in_a_room(
+        join(speech.say(captions, speech.groups["heard"], generator), generator), generator
+    )
     decibels, gain = torch.rand(2, len(x), generator=generator)
     return with_noise(x, 50 * decibels, generator) * 10 ** (-1.5 * gain[:, None])
 
@@ -250,8 +260,8 @@ class Spoken(Wrapper):
 
     @torch.no_grad()
     def understood(self, context: Tensor) -> list[str]:
-        """Of all captions the nearest, as the text encoder reads them, to each of (B, L, D)."""
-        captions = every_caption()
+        """The plain caption that the text encoder reads as nearest to each of (B, L, D)."""
+        captions = plain_captions()
         ids = self.pipe.tokenizer(captions).to(context.device)
         read = torch.cat([self.pipe.text_encoder(part) for part in ids.split(1000)])
         nearest = torch.cdist(context.flatten(1), read.flatten(1)).argmin(dim=1)  # (B,)
@@ -267,15 +277,10 @@ class Spoken(Wrapper):
 
 
 @cache
-def every_caption() -> list[str]:
-    """Each combination, with everything that may be left out left out, in each phrasing."""
-    choices = [[*range(len(values)), None] for values in ONE.values]
-    rows = [
-        ([v or 0 for v in row], [v is not None for v in row], phrasing)
-        for row in product(*choices)
-        for phrasing in ONE.phrasings
-    ]
-    return list(dict.fromkeys(ONE.say(*row) for row in rows))
+def plain_captions() -> list[str]:
+    """Each combination, with everything that may be left out left out, in the plainest words."""
+    rows = product(*([*range(len(values)), None] for values in ONE.values))
+    return [ONE.say([v or 0 for v in row], [v is not None for v in row]) for row in rows]
 
 
 def extend(run: Run, pipe) -> Spoken:
@@ -285,27 +290,28 @@ def extend(run: Run, pipe) -> Spoken:
     torch.manual_seed(run.seed)
     config = AudioConfig(pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size)
     encoder, speech = AudioEncoder(config).to(run.device), Speech()
+    combinations = ONE.all_combinations()
     size = run.recipes["audio_prompt"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("spoken captions", step, run.seed)
-        combinations = ONE.all_combinations()
         chosen = combinations[torch.randint(len(combinations), (size,), generator=generator)]
-        mentioned = torch.rand(size, 4, generator=generator) < 0.8
-        phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator)
-        rows = zip(chosen.tolist(), mentioned.tolist(), phrasings.tolist())
-        captions = [ONE.say(c, m, ONE.phrasings[p]) for c, m, p in rows]
+        mentioned = torch.rand(chosen.shape, generator=generator) < MENTIONED
+        phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator).tolist()
+        rows = list(zip(chosen.tolist(), mentioned.tolist()))
+        said = [ONE.say(*row, ONE.phrasings[i]) for row, i in zip(rows, phrasings)]
         with torch.no_grad():
-            target = pipe.text_encoder(pipe.tokenizer(captions).to(run.device))  # (B, L, D)
-        x = spoken_batch(speech, captions, generator).to(run.device)
-        return F.mse_loss(encoder(x), target)
+            plain = pipe.tokenizer([ONE.say(*row) for row in rows])
+            target = pipe.text_encoder(plain.to(run.device))  # (B, L, D)
+        return F.mse_loss(encoder(spoken_batch(speech, said, generator).to(run.device)), target)
 
     return Spoken(pipe, train_stage(run, Stage("audio_prompt", encoder, loss_of_step, [encoder])))
 
 
 def examples(spoken: Spoken, dataset, generator: torch.Generator) -> tuple[list, list[str]]:
     """What voices that training never heard say, drawn, and what was understood."""
-    said = Speech().say(dataset.gallery(32, generator), "unheard", generator)
+    speech, captions = Speech(), dataset.gallery(32, generator)
+    said = speech.say(captions, speech.groups["unheard"], generator)
     context = spoken.listen(join(said, generator))
     images = spoken.pipe(prompt_embeds=context, generator=generator).images
     return images, spoken.understood(context)
