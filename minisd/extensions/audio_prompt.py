@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..call import check_tensor
 from ..checkpoint import fingerprint, load_extension, save_extension
 from ..data import ONE
 from ..errors import InputError, quote
@@ -33,12 +34,14 @@ from ..training import Recipe, Run, generator_for
 from ..training.stages import Stage, train_stage
 from . import Wrapper
 
-RECIPE = Recipe(steps=1200, batch_size=16, learning_rate=3e-3)
+RECIPE = Recipe(steps=900, batch_size=16, learning_rate=3e-3)
 SPEECH = SHIPPED / "speech.npz"
 RATE = 8000  # samples a second, as on the telephone
 WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
 SECONDS = 10  # the longest recording
-MENTIONED = 0.8  # share of attributes that a caption of training names
+STATE = 8 * HOP  # samples from one state of the encoder to the next
+WORDS = 0.1  # weight of the loss that asks for the word spoken at each moment
+MENTIONED = 0.3, 0.9  # share of attributes that training's captions name, at first and at last
 MU = 255  # of G.711's curve, in which the recordings are stored
 OPTIONS = {
     "--audio": {
@@ -124,10 +127,11 @@ def sinusoids(length: int, channels: int, device) -> Tensor:
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """L and D are those of the text encoder."""
+    """L and D are those of the text encoder; num_words is that of SPEECH."""
 
     context_length: int = 16
     context_width: int = 128
+    num_words: int = 35
     hidden_size: int = 128
     intermediate_size: int = 512
     num_layers: int = 3
@@ -138,8 +142,9 @@ class AudioConfig:
 class AudioEncoder(nn.Module):
     """Sound (B, T) at RATE -> the context that the U-Net reads (B, L, D).
 
-    Whisper's encoder, but eight spectra become one state, not two; in place of its decoder, L
-    queries stand in the row with the states and gather what the text encoder would say.
+    Whisper's encoder, but eight spectra become one state, not two, and each band is normalised over
+    time, so that neither microphone nor loudness counts. In place of Whisper's decoder, L queries
+    stand in the row with the states and gather what the text encoder would say.
     """
 
     def __init__(self, config: AudioConfig):
@@ -147,23 +152,42 @@ class AudioEncoder(nn.Module):
         self.config, width = config, config.hidden_size
         self.conv1 = nn.Conv1d(MELS, width, 4, stride=2, padding=2)
         self.conv2 = nn.Conv1d(width, width, 8, stride=4, padding=4)
+        self.pre_layer_norm = nn.LayerNorm(width)  # else the positions are louder than the sound
         self.queries = nn.Parameter(torch.randn(config.context_length, width))
         self.encoder = TransformerEncoder(config)
         self.final_layer_norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, config.context_width)
+        self.words = nn.Linear(width, 1 + config.num_words)  # for training alone
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weights for Muon."""
         return [self.conv2.weight, *matrices_between(self.encoder, [])]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.conv1(log_mel(x)))  # (B, C, N / 2)
-        x = F.gelu(self.conv2(x)).transpose(1, 2)  # (B, N / 8, C)
-        x = x + sinusoids(*x.shape[1:], x.device)  # (B, N / 8, C)
+    def states(self, x: Tensor) -> Tensor:
+        """Of the queries, then of the sound, one every STATE samples: (B, L + N / 8, C)."""
+        x = F.instance_norm(log_mel(x))  # (B, MELS, N)
+        x = F.gelu(self.conv1(x))  # (B, C, N / 2)
+        x = self.conv2(x).transpose(1, 2)  # (B, N / 8, C)
+        x = self.pre_layer_norm(F.gelu(x)) + sinusoids(*x.shape[1:], x.device)
         queries = self.queries.expand(len(x), -1, -1)  # (B, L, C)
-        x = self.encoder(torch.cat([queries, x], dim=1))  # (B, L + N / 8, C)
-        x = self.final_layer_norm(x[:, : self.config.context_length])
-        return self.projection(x)  # (B, L, D)
+        return self.final_layer_norm(self.encoder(torch.cat([queries, x], dim=1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.states(x)[:, : self.config.context_length])  # (B, L, D)
+
+
+def hearing_loss(encoder: AudioEncoder, x: Tensor, target: Tensor, spoken: Tensor) -> Tensor:
+    """How far the sound's context is from the text's, and how far each state is from its word.
+
+    x (B, T), target (B, L, D), spoken (B, T): the number of the word spoken at each moment, 0 for
+    none. The second part is what teaches the first to listen: without it, which of all the sounds
+    made the difference is found out very slowly.
+    """
+    length, spoken = encoder.config.context_length, spoken[:, ::STATE].long()  # (B, M)
+    queries, sounds = encoder.states(x).tensor_split([length], dim=1)
+    named = encoder.words(sounds[:, : spoken.shape[1]]).transpose(1, 2)  # (B, 1 + words, M)
+    to_text = F.mse_loss(encoder.projection(queries), target)
+    return to_text + WORDS * F.cross_entropy(named, spoken)
 
 
 class Speech:
@@ -183,32 +207,35 @@ class Speech:
         return self.sounds[voice * len(self.words) + self.words.index(word)]
 
     def say(self, captions: list[str], voices: list[int], generator) -> list[Tensor]:
-        """Each caption (T,) by one of the voices, at another speed, with other pauses."""
+        """Each caption (2, T) by one of the voices, at another speed, with other pauses.
+
+        First the sound, then the number of the word that is spoken, from 1; 0 where there is none.
+        """
         said = []
         for caption in captions:
-            words = caption.replace(",", "").split()
+            words = [self.words.index(word) for word in caption.replace(",", "").split()]
             speed, which, *chance = torch.rand(2 + len(words), generator=generator).tolist()
-            voice = voices[int(which * len(voices))]
-            pauses = [int(0.4 * RATE * u**4) for u in chance]  # up to 0.4 seconds, most far shorter
-            sounds = [F.pad(self.word(voice, w), (0, p)) for w, p in zip(words, pauses)]
-            factor = 1.25 ** (
-                1 - 2 * speed
-            )  # from 0.8 to 1.25 times as long, and the pitch with it
-            x = torch.cat(sounds)[None, None]
-            said.append(F.interpolate(x, scale_factor=factor, mode="linear")[0, 0])
+            first = voices[int(which * len(voices))] * len(self.words)
+            parts = []
+            for word, share in zip(words, chance, strict=True):
+                pause = int(0.4 * RATE * share**4)  # up to 0.4 seconds, most far shorter
+                sound = self.sounds[first + word]
+                both = torch.stack([sound, torch.full_like(sound, 1 + word)])
+                parts.append(F.pad(both, (0, pause)))
+            longer = 1.25 ** (1 - 2 * speed)  # 0.8 to 1.25 times; the pitch falls with it
+            x = torch.cat(parts, dim=1)[:, None]  # (2, 1, T)
+            sound = F.interpolate(x[:1], scale_factor=longer, mode="linear")
+            said.append(torch.cat([sound, F.interpolate(x[1:], sound.shape[2])])[:, 0])
         return said
 
 
 def join(said: list[Tensor], generator: torch.Generator) -> Tensor:
-    """Sounds of several lengths -> (B, T): each begins anywhere in the silence that is left."""
-    longest = max(map(len, said)) * (1 + 0.2 * torch.rand((), generator=generator).item())
-    batch = torch.zeros(
-        len(said), (int(longest) // 4000 + 1) * 4000
-    )  # round, so that FFTs are fast
-    begin = torch.rand(len(said), generator=generator)
-    for row, x, share in zip(batch, said, begin):
-        start = int(share * (len(row) - len(x)))
-        row[start : start + len(x)] = x
+    """Several of (2, T) -> (2, B, T): each begins anywhere in the silence that is left."""
+    longest = max(x.shape[1] for x in said) * (1 + 0.2 * torch.rand((), generator=generator).item())
+    batch = torch.zeros(2, len(said), (int(longest) // 4000 + 1) * 4000)  # round, for fast FFTs
+    for i, share in enumerate(torch.rand(len(said), generator=generator).tolist()):
+        start = int(share * (batch.shape[2] - said[i].shape[1]))
+        batch[:, i, start : start + said[i].shape[1]] = said[i]
     return batch
 
 
@@ -235,13 +262,11 @@ def with_noise(x: Tensor, decibels: Tensor, generator: torch.Generator) -> Tenso
     return x + noise * (loudness.sqrt() * 10 ** (-decibels / 20))[:, None]
 
 
-def spoken_batch(speech: Speech, captions: list[str], generator: torch.Generator) -> Tensor:
-    """Training's captions, said in rooms, with noise, softly or loudly: (B, T)."""
-    x = in_a_room(
-        join(speech.say(captions, speech.groups["heard"], generator), generator), generator
-    )
+def spoil(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Training's sounds (B, T), in rooms, through noise, softly or loudly."""
     decibels, gain = torch.rand(2, len(x), generator=generator)
-    return with_noise(x, 50 * decibels, generator) * 10 ** (-1.5 * gain[:, None])
+    x = with_noise(in_a_room(x, generator), 50 * decibels, generator)
+    return x * 10 ** (-1.5 * gain[:, None])
 
 
 class Spoken(Wrapper):
@@ -254,9 +279,11 @@ class Spoken(Wrapper):
     @torch.no_grad()
     def listen(self, audio: Path | Tensor) -> Tensor:
         """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
-        if not isinstance(audio, Tensor):
-            audio = read_wav(audio)
-        return self.encoder(torch.atleast_2d(audio).to(self.pipe.device))
+        x = torch.atleast_2d(audio if isinstance(audio, Tensor) else read_wav(audio))
+        check_tensor("audio", x, None, None)
+        for i, row in enumerate(x):
+            check_sound(f"audio {i}", row)
+        return self.encoder(x.to(self.pipe.device))
 
     @torch.no_grad()
     def understood(self, context: Tensor) -> list[str]:
@@ -288,22 +315,27 @@ def extend(run: Run, pipe) -> Spoken:
     if run.dataset.name != ONE.name:
         raise InputError(f"{SPEECH.name} has the words of one digit only, not {run.dataset.name}")
     torch.manual_seed(run.seed)
-    config = AudioConfig(pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size)
-    encoder, speech = AudioEncoder(config).to(run.device), Speech()
+    config = pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size
+    speech = Speech()
+    encoder = AudioEncoder(AudioConfig(*config, len(speech.words))).to(run.device)
     combinations = ONE.all_combinations()
-    size = run.recipes["audio_prompt"].batch_size
+    recipe, (first, last) = run.recipes["audio_prompt"], MENTIONED
+    size, steps = recipe.batch_size, recipe.steps
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("spoken captions", step, run.seed)
         chosen = combinations[torch.randint(len(combinations), (size,), generator=generator)]
-        mentioned = torch.rand(chosen.shape, generator=generator) < MENTIONED
+        share = first + (last - first) * min(1, 2 * step / steps)  # short captions come first
+        mentioned = torch.rand(chosen.shape, generator=generator) < share
         phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator).tolist()
         rows = list(zip(chosen.tolist(), mentioned.tolist()))
         said = [ONE.say(*row, ONE.phrasings[i]) for row, i in zip(rows, phrasings)]
         with torch.no_grad():
             plain = pipe.tokenizer([ONE.say(*row) for row in rows])
             target = pipe.text_encoder(plain.to(run.device))  # (B, L, D)
-        return F.mse_loss(encoder(spoken_batch(speech, said, generator).to(run.device)), target)
+        x, spoken = join(speech.say(said, speech.groups["heard"], generator), generator)
+        x = spoil(x, generator).to(run.device)
+        return hearing_loss(encoder, x, target, spoken.to(run.device))
 
     return Spoken(pipe, train_stage(run, Stage("audio_prompt", encoder, loss_of_step, [encoder])))
 
@@ -312,7 +344,7 @@ def examples(spoken: Spoken, dataset, generator: torch.Generator) -> tuple[list,
     """What voices that training never heard say, drawn, and what was understood."""
     speech, captions = Speech(), dataset.gallery(32, generator)
     said = speech.say(captions, speech.groups["unheard"], generator)
-    context = spoken.listen(join(said, generator))
+    context = spoken.listen(join(said, generator)[0])
     images = spoken.pipe(prompt_embeds=context, generator=generator).images
     return images, spoken.understood(context)
 

@@ -57,24 +57,31 @@ def hear(spoken: Spoken, judge: Judge, speech, voices, decibels, count, seed, la
     understood, answers = [], []
     for i in tqdm(range(0, count, BATCH), desc=label, unit="batch"):
         part = said[i : i + BATCH]
-        if voices:
-            x = join(speech.say(part, voices, generator), generator)
+        if voices is None:
+            context = spoken.pipe.encode_prompt(part)
+        else:
+            x, _ = join(speech.say(part, voices, generator), generator)
             if decibels is not None:
                 x = with_noise(x, torch.full((len(x),), float(decibels)), generator)
             context = spoken.listen(x)
-        else:
-            context = spoken.pipe.encode_prompt(part)
-        understood += spoken.understood(context)
+            understood += spoken.understood(context)
         drawn = spoken.pipe(prompt_embeds=context, generator=generator, output_type="pt").images
         answers.append(judge(2 * drawn - 1).cpu())
-    right = torch.tensor([a == b for a, b in zip(understood, plain, strict=True)])
-    drawn = (torch.cat(answers) == wanted).all(dim=1)
-    return {"understood": proportion(right), "drawn": proportion(drawn)}
+    right = {"drawn": (torch.cat(answers) == wanted).all(dim=1)}
+    if voices is not None:
+        same = [a == b for a, b in zip(understood, plain, strict=True)]
+        right["understood"] = torch.tensor(same)
+    return {name: proportion(column) for name, column in right.items()}
 
 
 def tables(results: dict) -> dict[str, Table]:
     rows = [
-        [name, str(row["drawn"]["of"]), percent(row["understood"]), percent(row["drawn"])]
+        [
+            name,
+            str(row["drawn"]["of"]),
+            percent(row["understood"]) if "understood" in row else "",
+            percent(row["drawn"]),
+        ]
         for name, row in results.items()
     ]
     return {"spoken captions": [["", "pictures", "understood, %", "drawn as said, %"], *rows]}
