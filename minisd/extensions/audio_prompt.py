@@ -7,8 +7,7 @@ picture is needed to teach it.
 
 Sources: Radford et al. 2022, "Robust speech recognition via large-scale weak supervision"
 (Whisper), for the spectrogram and the encoder; Carion et al. 2020, "End-to-end object detection
-with transformers", for queries that are learnt; Shen et al. 2018, "Natural TTS synthesis by
-conditioning WaveNet on mel spectrogram predictions", for how people hear pitch.
+with transformers", for queries that are learnt.
 """
 
 import math
@@ -43,13 +42,8 @@ STATE = 8 * HOP  # samples from one state of the encoder to the next
 WORDS = 0.1  # weight of the loss that asks for the word spoken at each moment
 MENTIONED = 0.3, 0.9  # share of attributes that training's captions name, at first and at last
 MU = 255  # of G.711's curve, in which the recordings are stored
-OPTIONS = {
-    "--audio": {
-        "type": Path,
-        "metavar": "FILE.wav",
-        "help": "a spoken caption, to draw what it says: 16-bit PCM, at most 10 seconds",
-    }
-}
+SAY = "a spoken caption, to draw what it says: 16-bit PCM, at most 10 seconds"
+OPTIONS = {"--audio": {"type": Path, "metavar": "FILE.wav", "help": SAY}}
 
 
 def resample(x: Tensor, old: float, new: float) -> Tensor:
@@ -59,10 +53,7 @@ def resample(x: Tensor, old: float, new: float) -> Tensor:
 
 
 def read_wav(path: Path) -> Tensor:
-    """A file of 16-bit PCM -> sound (T,) in [-1, 1] at RATE, its channels mixed.
-
-    InputError for any other file, and if there is nothing to hear.
-    """
+    """A file of 16-bit PCM -> sound (T,) in [-1, 1] at RATE, mono. InputError for any other."""
     name = quote(str(path), 200)
     try:
         with wave.open(str(path), "rb") as file:
@@ -80,13 +71,7 @@ def read_wav(path: Path) -> Tensor:
     if count > SECONDS * rate:
         raise InputError(f"{name} lasts {count / rate:.1f} seconds; the most is {SECONDS}")
     samples = np.frombuffer(data, "<i2").reshape(count, channels).mean(axis=1) / 2**15
-    return check_sound(name, resample(torch.from_numpy(samples).float(), rate, RATE))
-
-
-def check_sound(name: str, x: Tensor) -> Tensor:
-    if len(x) < WINDOW or x.abs().max() < 1e-3:  # -60 dB
-        raise InputError(f"{name} is silent; record a caption")
-    return x
+    return resample(torch.from_numpy(samples).float(), rate, RATE)
 
 
 @cache
@@ -179,9 +164,8 @@ class AudioEncoder(nn.Module):
 def hearing_loss(encoder: AudioEncoder, x: Tensor, target: Tensor, spoken: Tensor) -> Tensor:
     """How far the sound's context is from the text's, and how far each state is from its word.
 
-    x (B, T), target (B, L, D), spoken (B, T): the number of the word spoken at each moment, 0 for
-    none. The second part is what teaches the first to listen: without it, which of all the sounds
-    made the difference is found out very slowly.
+    x (B, T), target (B, L, D), spoken (B, T): the number of the word at each moment, 0 for none.
+    Without the second part it is learnt very slowly which of all the sounds made the difference.
     """
     length, spoken = encoder.config.context_length, spoken[:, ::STATE].long()  # (B, M)
     queries, sounds = encoder.states(x).tensor_split([length], dim=1)
@@ -201,10 +185,6 @@ class Speech:
         sounds = x.sign() * ((1 + MU) ** x.abs() - 1) / MU  # out of G.711's curve
         self.sounds = sounds.tensor_split(torch.from_numpy(ends.flatten())[:-1])
         self.groups = {str(g): np.flatnonzero(groups == g).tolist() for g in dict.fromkeys(groups)}
-
-    def word(self, voice: int, word: str) -> Tensor:
-        """(T,) in [-1, 1]."""
-        return self.sounds[voice * len(self.words) + self.words.index(word)]
 
     def say(self, captions: list[str], voices: list[int], generator) -> list[Tensor]:
         """Each caption (2, T) by one of the voices, at another speed, with other pauses.
@@ -279,10 +259,10 @@ class Spoken(Wrapper):
     @torch.no_grad()
     def listen(self, audio: Path | Tensor) -> Tensor:
         """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
-        x = torch.atleast_2d(audio if isinstance(audio, Tensor) else read_wav(audio))
-        check_tensor("audio", x, None, None)
-        for i, row in enumerate(x):
-            check_sound(f"audio {i}", row)
+        x = audio if isinstance(audio, Tensor) else read_wav(audio)
+        x = check_tensor("audio", x[None] if x.dim() == 1 else x, None, None)
+        if x.shape[1] < WINDOW or x.abs().amax(dim=1).min() < 1e-3:  # -60 dB
+            raise InputError("there is nothing to hear in the audio; record a caption")
         return self.encoder(x.to(self.pipe.device))
 
     @torch.no_grad()
@@ -299,8 +279,8 @@ class Spoken(Wrapper):
         return self.pipe(prompt_embeds=self.listen(audio), **options)
 
     def save_pretrained(self, folder: Path, dtype=None) -> None:
-        stands_on = fingerprint(self.pipe.text_encoder)
-        save_extension(folder, self.encoder, asdict(self.encoder.config), stands_on, dtype)
+        config, stands_on = asdict(self.encoder.config), fingerprint(self.pipe.text_encoder)
+        save_extension(folder, self.encoder, config, stands_on, dtype)
 
 
 @cache
@@ -364,9 +344,6 @@ def use(pipe, options, call: dict):
 
 def load(folder: Path, pipe) -> Spoken:
     """The encoder that `extend` taught."""
-
-    def build(**config) -> AudioEncoder:
-        return AudioEncoder(AudioConfig(**config))
-
-    encoder = load_extension(folder, "audio-prompt", build, fingerprint(pipe.text_encoder))
+    build, stands_on = lambda **c: AudioEncoder(AudioConfig(**c)), fingerprint(pipe.text_encoder)
+    encoder = load_extension(folder, "audio-prompt", build, stands_on)
     return Spoken(pipe, encoder.to(pipe.device))
