@@ -1,0 +1,349 @@
+"""Audio prompts: a spoken caption draws the picture.
+
+The U-Net reads a caption as L states of D numbers, whoever computed them. So an audio encoder needs
+to learn one thing: to say of a recording what the text encoder says of the caption spoken in it, in
+the plainest words that mean the same. Neither the text encoder nor the U-Net is changed, and no
+picture is needed to teach it.
+
+Sources: Radford et al. 2022, "Robust speech recognition via large-scale weak supervision"
+(Whisper), for the spectrogram and the encoder; Carion et al. 2020, "End-to-end object detection
+with transformers", for queries that are learnt.
+"""
+
+import math
+import wave
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..call import check_tensor
+from ..checkpoint import fingerprint, load_extension, save_extension
+from ..data import ONE
+from ..errors import InputError, quote
+from ..files import SHIPPED
+from ..models.clip import TransformerEncoder
+from ..models.layers import matrices_between
+from ..training import Recipe, Run, generator_for
+from ..training.stages import Stage, train_stage
+from . import Wrapper
+
+RECIPE = Recipe(steps=900, batch_size=16, learning_rate=3e-3)
+SPEECH = SHIPPED / "speech.npz"
+RATE = 8000  # samples a second, as on the telephone
+WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
+SECONDS = 10  # the longest recording
+STATE = 8 * HOP  # samples from one state of the encoder to the next
+WORDS = 0.1  # weight of the loss that asks for the word spoken at each moment
+MENTIONED = 0.3, 0.9  # share of attributes that training's captions name, at first and at last
+MU = 255  # of G.711's curve, in which the recordings are stored
+SAY = "a spoken caption, to draw what it says: 16-bit PCM, at most 10 seconds"
+OPTIONS = {"--audio": {"type": Path, "metavar": "FILE.wav", "help": SAY}}
+
+
+def resample(x: Tensor, old: float, new: float) -> Tensor:
+    """Sound (T,) at `old` samples a second -> at `new`: its spectrum, cut or filled up with 0."""
+    length = max(1, round(len(x) * new / old))
+    return torch.fft.irfft(torch.fft.rfft(x), n=length) * (length / len(x))
+
+
+def read_wav(path: Path) -> Tensor:
+    """A file of 16-bit PCM -> sound (T,) in [-1, 1] at RATE, mono. InputError for any other."""
+    name = quote(str(path), 200)
+    try:
+        with wave.open(str(path), "rb") as file:
+            channels, width, rate, count = file.getparams()[:4]
+            data = file.readframes(count)
+    except (wave.Error, EOFError) as error:
+        why = f"{error}" or "it ends too early"
+        raise InputError(f"{name} is no WAV file of 16-bit PCM: {why}") from error
+    if width != 2:
+        raise InputError(f"{name} has {8 * width} bits a sample; save it with 16")
+    if not count or not rate:
+        raise InputError(f"{name} is empty; record a caption")
+    if len(data) != count * channels * width:
+        raise InputError(f"{name} is cut short: {len(data)} bytes of {count * channels * width}")
+    if count > SECONDS * rate:
+        raise InputError(f"{name} lasts {count / rate:.1f} seconds; the most is {SECONDS}")
+    samples = np.frombuffer(data, "<i2").reshape(count, channels).mean(axis=1) / 2**15
+    return resample(torch.from_numpy(samples).float(), rate, RATE)
+
+
+@cache
+def mel_filters() -> Tensor:
+    """Triangles that sum the spectrum into bands, as wide as people tell pitches apart.
+
+    (MELS, WINDOW // 2 + 1). mel = 2595 log10(1 + f / 700), from 0 to RATE / 2.
+    """
+    most = 2595 * math.log10(1 + RATE / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, most, MELS + 2) / 2595) - 1)  # (MELS + 2,) in Hz
+    f = torch.linspace(0, RATE / 2, WINDOW // 2 + 1)  # (F,) in Hz
+    left, centre, right = (edges[i : i + MELS, None] for i in range(3))  # (MELS, 1)
+    up, down = (f - left) / (centre - left), (right - f) / (right - centre)
+    filters = torch.minimum(up, down).clamp(min=0)  # (MELS, F)
+    return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
+
+
+def log_mel(x: Tensor) -> Tensor:
+    """Sound (B, T) -> log-mel spectrogram (B, MELS, 1 + T // HOP), scaled as Whisper's.
+
+    What is 80 dB below the loudest counts as silence; the rest comes to lie around [-1, 1].
+    """
+    window = torch.hann_window(WINDOW, device=x.device)
+    spectrum = torch.stft(x, WINDOW, HOP, window=window, return_complex=True)  # (B, F, N)
+    power = mel_filters().to(x.device) @ spectrum.abs().square()  # (B, MELS, N)
+    log = power.clamp(min=1e-10).log10()
+    log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8)
+    return (log + 4) / 4  # (B, MELS, N)
+
+
+def sinusoids(length: int, channels: int, device) -> Tensor:
+    """Positions as sines and cosines, (length, channels): Vaswani et al. 2017, section 3.5."""
+    half = channels // 2
+    frequencies = 10_000 ** (-torch.arange(half, device=device) / (half - 1))
+    angles = torch.arange(length, device=device)[:, None] * frequencies  # (length, C / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (length, C)
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """L and D are those of the text encoder; num_words is that of SPEECH."""
+
+    context_length: int = 16
+    context_width: int = 128
+    num_words: int = 35
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    num_layers: int = 3
+    num_heads: int = 4
+    hidden_act: str = "gelu"
+
+
+class AudioEncoder(nn.Module):
+    """Sound (B, T) at RATE -> the context that the U-Net reads (B, L, D).
+
+    Whisper's encoder, but eight spectra become one state, not two, and each band is normalised over
+    time, so that neither microphone nor loudness counts. In place of Whisper's decoder, L queries
+    stand in the row with the states and gather what the text encoder would say.
+    """
+
+    def __init__(self, config: AudioConfig):
+        super().__init__()
+        self.config, width = config, config.hidden_size
+        self.conv1 = nn.Conv1d(MELS, width, 4, stride=2, padding=2)
+        self.conv2 = nn.Conv1d(width, width, 8, stride=4, padding=4)
+        self.pre_layer_norm = nn.LayerNorm(width)  # else the positions are louder than the sound
+        self.queries = nn.Parameter(torch.randn(config.context_length, width))
+        self.encoder = TransformerEncoder(config)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, config.context_width)
+        self.words = nn.Linear(width, 1 + config.num_words)  # for training alone
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights for Muon."""
+        return [self.conv2.weight, *matrices_between(self.encoder, [])]
+
+    def states(self, x: Tensor) -> Tensor:
+        """Of the queries, then of the sound, one every STATE samples: (B, L + N / 8, C)."""
+        x = F.instance_norm(log_mel(x))  # (B, MELS, N)
+        x = F.gelu(self.conv1(x))  # (B, C, N / 2)
+        x = self.conv2(x).transpose(1, 2)  # (B, N / 8, C)
+        x = self.pre_layer_norm(F.gelu(x)) + sinusoids(*x.shape[1:], x.device)
+        queries = self.queries.expand(len(x), -1, -1)  # (B, L, C)
+        return self.final_layer_norm(self.encoder(torch.cat([queries, x], dim=1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.states(x)[:, : self.config.context_length])  # (B, L, D)
+
+
+def hearing_loss(encoder: AudioEncoder, x: Tensor, target: Tensor, spoken: Tensor) -> Tensor:
+    """How far the sound's context is from the text's, and how far each state is from its word.
+
+    x (B, T), target (B, L, D), spoken (B, T): the number of the word at each moment, 0 for none.
+    Without the second part it is learnt very slowly which of all the sounds made the difference.
+    """
+    length, spoken = encoder.config.context_length, spoken[:, ::STATE].long()  # (B, M)
+    queries, sounds = encoder.states(x).tensor_split([length], dim=1)
+    named = encoder.words(sounds[:, : spoken.shape[1]]).transpose(1, 2)  # (B, 1 + words, M)
+    to_text = F.mse_loss(encoder.projection(queries), target)
+    return to_text + WORDS * F.cross_entropy(named, spoken)
+
+
+class Speech:
+    """Words spoken by many voices, joined to captions. `benchmarks/speech.py` made the file."""
+
+    def __init__(self, path: Path = SPEECH):
+        with np.load(path) as file:
+            sound, ends, groups = file["sound"], file["ends"], file["groups"]
+            self.words, self.voices = file["words"].tolist(), file["voices"].tolist()
+        x = torch.from_numpy(sound).float() / 127.5 - 1
+        sounds = x.sign() * ((1 + MU) ** x.abs() - 1) / MU  # out of G.711's curve
+        self.sounds = sounds.tensor_split(torch.from_numpy(ends.flatten())[:-1])
+        self.groups = {str(g): np.flatnonzero(groups == g).tolist() for g in dict.fromkeys(groups)}
+
+    def say(self, captions: list[str], voices: list[int], generator) -> list[Tensor]:
+        """Each caption (2, T) by one of the voices, at another speed, with other pauses.
+
+        First the sound, then the number of the word that is spoken, from 1; 0 where there is none.
+        """
+        said = []
+        for caption in captions:
+            words = [self.words.index(word) for word in caption.replace(",", "").split()]
+            speed, which, *chance = torch.rand(2 + len(words), generator=generator).tolist()
+            first = voices[int(which * len(voices))] * len(self.words)
+            parts = []
+            for word, share in zip(words, chance, strict=True):
+                pause = int(0.4 * RATE * share**4)  # up to 0.4 seconds, most far shorter
+                sound = self.sounds[first + word]
+                both = torch.stack([sound, torch.full_like(sound, 1 + word)])
+                parts.append(F.pad(both, (0, pause)))
+            longer = 1.25 ** (1 - 2 * speed)  # 0.8 to 1.25 times; the pitch falls with it
+            x = torch.cat(parts, dim=1)[:, None]  # (2, 1, T)
+            sound = F.interpolate(x[:1], scale_factor=longer, mode="linear")
+            said.append(torch.cat([sound, F.interpolate(x[1:], sound.shape[2])])[:, 0])
+        return said
+
+
+def join(said: list[Tensor], generator: torch.Generator) -> Tensor:
+    """Several of (2, T) -> (2, B, T): each begins anywhere in the silence that is left."""
+    longest = max(x.shape[1] for x in said) * (1 + 0.2 * torch.rand((), generator=generator).item())
+    batch = torch.zeros(2, len(said), (int(longest) // 4000 + 1) * 4000)  # round, for fast FFTs
+    for i, share in enumerate(torch.rand(len(said), generator=generator).tolist()):
+        start = int(share * (batch.shape[2] - said[i].shape[1]))
+        batch[:, i, start : start + said[i].shape[1]] = said[i]
+    return batch
+
+
+def in_a_room(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Echoes: (B, T) -> (B, T), convolved with noise that dies away in 5 to 100 milliseconds."""
+    chance = torch.rand(2, len(x), 1, generator=generator)
+    t = torch.arange(RATE // 4) / RATE  # (K,) seconds
+    echo = torch.randn(len(x), len(t), generator=generator) * (-t / (0.005 * 20 ** chance[0])).exp()
+    echo = 0.5 * chance[1] * echo / echo.norm(dim=1, keepdim=True)  # (B, K)
+    echo[:, 0] += 1
+    n = x.shape[1] + len(t)
+    return torch.fft.irfft(torch.fft.rfft(x, n) * torch.fft.rfft(echo, n), n)[:, : x.shape[1]]
+
+
+def with_noise(x: Tensor, decibels: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, T) -> (B, T): from hiss to rumble, so many decibels (B,) below the speech."""
+    f = torch.fft.rfftfreq(x.shape[1], 1 / RATE).clamp(min=50)  # (F,) Hz
+    slope = torch.rand(len(x), 1, generator=generator)  # 0: white, 1: 1 / f
+    white = torch.randn(x.shape, generator=generator)
+    noise = torch.fft.irfft(torch.fft.rfft(white) * f ** (-slope / 2), x.shape[1])
+    noise = noise / noise.square().mean(dim=1, keepdim=True).sqrt()
+    speaks = x.abs() > 0.01 * x.abs().amax(dim=1, keepdim=True)
+    loudness = (x.square() * speaks).sum(dim=1) / speaks.sum(dim=1)  # (B,)
+    return x + noise * (loudness.sqrt() * 10 ** (-decibels / 20))[:, None]
+
+
+def spoil(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Training's sounds (B, T), in rooms, through noise, softly or loudly."""
+    decibels, gain = torch.rand(2, len(x), generator=generator)
+    x = with_noise(in_a_room(x, generator), 50 * decibels, generator)
+    return x * 10 ** (-1.5 * gain[:, None])
+
+
+class Spoken(Wrapper):
+    """A pipeline that takes recordings for captions."""
+
+    def __init__(self, pipe, encoder: AudioEncoder):
+        super().__init__(pipe)
+        self.encoder = encoder
+
+    @torch.no_grad()
+    def listen(self, audio: Path | Tensor) -> Tensor:
+        """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
+        x = audio if isinstance(audio, Tensor) else read_wav(audio)
+        x = check_tensor("audio", x[None] if x.dim() == 1 else x, None, None)
+        if x.shape[1] < WINDOW or x.abs().amax(dim=1).min() < 1e-3:  # -60 dB
+            raise InputError("there is nothing to hear in the audio; record a caption")
+        return self.encoder(x.to(self.pipe.device))
+
+    @torch.no_grad()
+    def understood(self, context: Tensor) -> list[str]:
+        """The plain caption that the text encoder reads as nearest to each of (B, L, D)."""
+        captions = plain_captions()
+        ids = self.pipe.tokenizer(captions).to(context.device)
+        read = torch.cat([self.pipe.text_encoder(part) for part in ids.split(1000)])
+        nearest = torch.cdist(context.flatten(1), read.flatten(1)).argmin(dim=1)  # (B,)
+        return [captions[i] for i in nearest.tolist()]
+
+    def __call__(self, audio: Path | Tensor, **options):
+        """As the pipeline's, but the prompt is heard: `audio` as in `listen`."""
+        return self.pipe(prompt_embeds=self.listen(audio), **options)
+
+    def save_pretrained(self, folder: Path, dtype=None) -> None:
+        config, stands_on = asdict(self.encoder.config), fingerprint(self.pipe.text_encoder)
+        save_extension(folder, self.encoder, config, stands_on, dtype)
+
+
+@cache
+def plain_captions() -> list[str]:
+    """Each combination, with everything that may be left out left out, in the plainest words."""
+    rows = product(*([*range(len(values)), None] for values in ONE.values))
+    return [ONE.say([v or 0 for v in row], [v is not None for v in row]) for row in rows]
+
+
+def extend(run: Run, pipe) -> Spoken:
+    """Teach an audio encoder to say what the pipeline's text encoder says."""
+    if run.dataset.name != ONE.name:
+        raise InputError(f"{SPEECH.name} has the words of one digit only, not {run.dataset.name}")
+    torch.manual_seed(run.seed)
+    config = pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size
+    speech = Speech()
+    encoder = AudioEncoder(AudioConfig(*config, len(speech.words))).to(run.device)
+    combinations = ONE.all_combinations()
+    recipe, (first, last) = run.recipes["audio_prompt"], MENTIONED
+    size, steps = recipe.batch_size, recipe.steps
+
+    def loss_of_step(step: int) -> Tensor:
+        generator = generator_for("spoken captions", step, run.seed)
+        chosen = combinations[torch.randint(len(combinations), (size,), generator=generator)]
+        share = first + (last - first) * min(1, 2 * step / steps)  # short captions come first
+        mentioned = torch.rand(chosen.shape, generator=generator) < share
+        phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator).tolist()
+        rows = list(zip(chosen.tolist(), mentioned.tolist()))
+        said = [ONE.say(*row, ONE.phrasings[i]) for row, i in zip(rows, phrasings)]
+        with torch.no_grad():
+            plain = pipe.tokenizer([ONE.say(*row) for row in rows])
+            target = pipe.text_encoder(plain.to(run.device))  # (B, L, D)
+        x, spoken = join(speech.say(said, speech.groups["heard"], generator), generator)
+        x = spoil(x, generator).to(run.device)
+        return hearing_loss(encoder, x, target, spoken.to(run.device))
+
+    return Spoken(pipe, train_stage(run, Stage("audio_prompt", encoder, loss_of_step, [encoder])))
+
+
+def examples(spoken: Spoken, dataset, generator: torch.Generator) -> tuple[list, list[str]]:
+    """What voices that training never heard say, drawn, and what was understood."""
+    speech, captions = Speech(), dataset.gallery(32, generator)
+    said = speech.say(captions, speech.groups["unheard"], generator)
+    context = spoken.listen(join(said, generator)[0])
+    images = spoken.pipe(prompt_embeds=context, generator=generator).images
+    return images, spoken.understood(context)
+
+
+def use(pipe, options, call: dict):
+    """Hear --audio, and say what was understood."""
+    if options.audio is None:
+        return pipe
+    if options.prompts:
+        raise InputError("give captions or --audio, not both")
+    spoken = load(options.extensions / "audio_prompt", pipe)
+    call["prompt_embeds"] = spoken.listen(options.audio)
+    options.prompts = spoken.understood(call["prompt_embeds"])
+    print(f"heard: {options.prompts[0]}")
+    return pipe
+
+
+def load(folder: Path, pipe) -> Spoken:
+    """The encoder that `extend` taught."""
+    build, stands_on = lambda **c: AudioEncoder(AudioConfig(**c)), fingerprint(pipe.text_encoder)
+    encoder = load_extension(folder, "audio-prompt", build, stands_on)
+    return Spoken(pipe, encoder.to(pipe.device))

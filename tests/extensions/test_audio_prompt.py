@@ -1,0 +1,364 @@
+"""An audio encoder says of a recording what the text encoder says of the caption spoken in it."""
+
+import math
+import struct
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.speech import captions as captions_to_cut
+from benchmarks.speech import to_mu_law
+from minisd import StableDiffusion
+from minisd.__main__ import main
+from minisd.data import ONE, TWO
+from minisd.errors import InputError
+from minisd.extensions import audio_prompt
+from minisd.extensions.audio_prompt import (
+    HOP,
+    MELS,
+    RATE,
+    SECONDS,
+    STATE,
+    WINDOW,
+    AudioConfig,
+    AudioEncoder,
+    Speech,
+    extend,
+    hearing_loss,
+    in_a_room,
+    join,
+    load,
+    log_mel,
+    mel_filters,
+    plain_captions,
+    read_wav,
+    resample,
+    sinusoids,
+    spoil,
+    with_noise,
+)
+from minisd.files import SHIPPED
+from minisd.training import Recipe, Run
+
+CAPTION = "at the top left there is an orange eight"
+TRAINED = SHIPPED / "extensions" / "audio_prompt"
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def tone(hertz, seconds=1.0, rate=RATE):
+    return torch.sin(2 * math.pi * hertz * torch.arange(int(seconds * rate)) / rate)
+
+
+def write_wav(path, x, rate=RATE, width=2):
+    """x (T,) or (T, channels) in [-1, 1]."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if x.dim() == 1 else x.shape[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes((x * (2**15 - 1)).round().numpy().astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return Speech()
+
+
+# The recording
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
+def test_another_rate_is_the_same_sound(rate):
+    x = resample(tone(440, rate=rate), rate, RATE)
+    assert len(x) == RATE
+    torch.testing.assert_close(x[500:-500], tone(440)[500:-500], atol=0.01, rtol=0)
+
+
+def test_what_a_lower_rate_cannot_hold_is_left_out():
+    assert resample(tone(6000, rate=44100), 44100, RATE).abs().max() < 0.05  # above RATE / 2
+
+
+def test_a_file_is_read_at_our_rate_with_its_channels_mixed(tmp_path):
+    x = 0.5 * tone(440, rate=16000)
+    stereo = torch.stack([x, torch.zeros_like(x)], dim=1)
+    mono, mixed = (read_wav(write_wav(tmp_path / "a.wav", y, 16000)) for y in (x, stereo))
+    torch.testing.assert_close(mono[500:-500], 0.5 * tone(440)[500:-500], atol=0.01, rtol=0)
+    torch.testing.assert_close(mixed, mono / 2, atol=1e-3, rtol=0)
+
+
+def as_bytes(path, *changes):
+    """A good file with bytes replaced at an index."""
+    data = bytearray(write_wav(path, tone(440)).read_bytes())
+    for index, value in changes:
+        data[index : index + len(value)] = value
+    path.write_bytes(data)
+
+
+BAD = {
+    "is no WAV file": lambda path: path.write_text("a large red seven"),
+    "is no WAV file of 16-bit PCM: it ends too early": lambda path: path.write_bytes(b""),
+    "unknown format: 7": lambda path: as_bytes(path, (20, struct.pack("<H", 7))),  # mu-law
+    "has 8 bits a sample": lambda path: write_wav(path, tone(440), width=1),
+    "is empty": lambda path: write_wav(path, torch.zeros(0)),
+    "lasts 10.5 seconds; the most is 10": lambda path: write_wav(path, tone(440, SECONDS + 0.5)),
+    "is cut short": lambda path: path.write_bytes(write_wav(path, tone(440)).read_bytes()[:-1000]),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_file_is_told_in_one_line(message, tmp_path):
+    path = tmp_path / "say.wav"
+    BAD[message](path)
+    with pytest.raises(InputError, match="say.wav") as error:
+        read_wav(path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(RATE), tone(440, 0.01)])
+def test_silence_and_a_click_are_told(x, tiny_pipe, tmp_path):
+    spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
+    with pytest.raises(InputError, match="nothing to hear"):
+        spoken.listen(write_wav(tmp_path / "say.wav", x))
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        torch.full((RATE,), math.nan),
+        torch.zeros(2, RATE),
+        torch.zeros(1, 2, 3),
+        torch.ones(RATE).int(),
+    ],
+)
+def test_a_bad_tensor_is_told_as_well(audio, tiny_pipe):
+    spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
+    with pytest.raises(InputError, match="audio"):
+        spoken.listen(audio)
+
+
+# The spectrogram
+
+
+def test_each_band_sums_its_part_of_the_spectrum():
+    filters = mel_filters()
+    assert filters.shape == (MELS, WINDOW // 2 + 1) and (filters >= 0).all()
+    torch.testing.assert_close(filters.sum(dim=1), torch.ones(MELS))
+    assert (filters.argmax(dim=1).diff() >= 0).all()
+    assert (filters > 0).any(dim=0)[1:-1].all()  # every frequency is in a band
+
+
+@pytest.mark.parametrize("hertz", [300, 1000, 3000])
+def test_a_tone_is_loudest_in_its_band(hertz):
+    band = log_mel(tone(hertz)[None])[0].mean(dim=1).argmax()
+    edges = 700 * (10 ** (torch.linspace(0, 2595 * math.log10(1 + 4000 / 700), 42) / 2595) - 1)
+    assert edges[band] <= hertz <= edges[band + 2]
+
+
+def test_the_spectrogram_has_whispers_scale():
+    x = torch.randn(1, RATE, generator=seeded())
+    quiet, loud = log_mel(x), log_mel(10 * x)
+    assert quiet.shape == (1, MELS, 1 + RATE // HOP)
+    torch.testing.assert_close(loud - quiet, torch.full_like(quiet, 0.5))  # 20 dB: 2 of log10, / 4
+    x[:, : RATE // 2] = 0
+    silence = log_mel(x)
+    torch.testing.assert_close(silence.amax() - silence.amin(), torch.tensor(2.0))  # 8 of log10
+
+
+def test_positions_are_sines_and_cosines():
+    p = sinusoids(5, 8, "cpu")
+    assert p[0].tolist() == [0] * 4 + [1] * 4
+    torch.testing.assert_close(p[:, 0], torch.arange(5.0).sin())
+    torch.testing.assert_close(p[3, 7], torch.tensor(3 / 10_000).cos())
+
+
+# The encoder
+
+
+def tiny_encoder(pipe):
+    torch.manual_seed(0)
+    width = pipe.text_encoder.config.hidden_size
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_layers": 1, "num_heads": 2}
+    return AudioEncoder(AudioConfig(pipe.tokenizer.max_length, width, 35, **sizes))
+
+
+def test_any_sound_becomes_a_context_and_its_order_counts(tiny_pipe):
+    encoder = tiny_encoder(tiny_pipe)
+    like = tiny_pipe.encode_prompt("a red seven")
+    x = torch.randn(2, 3 * RATE, generator=seeded())
+    assert encoder(x).shape[1:] == like.shape[1:] and len(encoder(x[:, :500])) == 2
+    assert not torch.allclose(encoder(x), encoder(x.flip(1)), atol=1e-3)
+
+
+# The spoken captions
+
+
+def test_there_is_a_word_for_every_caption(speech):
+    words = {w for text in ONE.texts() for w in text.replace(",", "").split() if not w.isdigit()}
+    assert words <= set(speech.words)
+    for number in range(36):
+        spoken = {w for c in captions_to_cut(number) for w in c.replace(",", "").split()}
+        assert spoken == set(speech.words)
+
+
+def test_training_hears_its_own_voices_alone(speech, tiny_pipe, tmp_path, monkeypatch):
+    asked, say = [], Speech.say
+
+    def listen(self, captions, voices, generator):
+        asked.append(voices)
+        return say(self, captions, voices, generator)
+
+    monkeypatch.setattr(Speech, "say", listen)
+    train_for_two_steps(tmp_path, tiny_pipe)
+    assert asked == [speech.groups["heard"]] * 2
+    assert sorted(v for group in speech.groups.values() for v in group) == list(range(36))
+
+
+def test_sounds_are_stored_in_a_byte_each():
+    x = torch.linspace(-1, 1, 1001)
+    kept = torch.from_numpy(to_mu_law(x)).float() / 127.5 - 1
+    kept = kept.sign() * ((1 + audio_prompt.MU) ** kept.abs() - 1) / audio_prompt.MU
+    assert (kept - x).abs().max() < 0.03 and (kept - x)[x.abs() < 0.02].abs().max() < 0.001
+
+
+def test_a_caption_is_its_words_in_order(speech):
+    ((sound, number),) = speech.say([CAPTION], [3], seeded())
+    spoken = number[number > 0].unique_consecutive().long() - 1
+    assert [speech.words[i] for i in spoken] == CAPTION.split()
+    words = [speech.sounds[3 * 35 + i] for i in spoken]
+    longest = sum(map(len, words))
+    assert 0.8 * longest <= len(sound) <= 1.25 * (longest + 9 * 0.4 * RATE)
+    assert not sound[number == 0].any()  # pauses
+    again, other = (speech.say([CAPTION], [3], seeded(s))[0] for s in (0, 1))
+    assert torch.equal(again[0], sound) and other.shape != again.shape
+
+
+def test_sounds_are_joined_whole():
+    said = [torch.ones(2, 500), 2 * torch.ones(2, 3000)]
+    batch = join(said, seeded())
+    assert batch.shape[:2] == (2, 2) and batch.sum(dim=2).tolist() == [[500, 6000]] * 2
+
+
+def test_spoiling_keeps_the_length_and_differs_each_time():
+    x = tone(440)[None].repeat(4, 1)
+    a, b, c = (spoil(x, seeded(s)) for s in (0, 0, 1))
+    assert a.shape == x.shape and torch.equal(a, b) and not torch.allclose(a, c)
+
+
+def test_the_states_stand_where_their_words_are_spoken(tiny_pipe):
+    """A click changes the states nearest to it most, whatever its place."""
+    encoder = tiny_encoder(tiny_pipe)
+    encoder.encoder.layers = encoder.encoder.layers[:0]  # attention carries it everywhere
+    length = encoder.config.context_length
+    for place in (10, 25):
+        x = 1e-3 * torch.randn(1, 40 * STATE, generator=seeded())
+        clicked = x.clone()
+        clicked[0, place * STATE - 100 : place * STATE + 100] += 1
+        change = (encoder.states(clicked) - encoder.states(x))[0, length:].norm(dim=1)
+        assert abs(change.argmax().item() - place) <= 1
+
+
+def test_who_says_what_the_text_says_and_names_each_word_has_no_loss(tiny_pipe):
+    encoder = tiny_encoder(tiny_pipe)
+    x = torch.randn(2, RATE, generator=seeded())
+    length, target = encoder.config.context_length, encoder(x)
+    number = torch.zeros(2, RATE)
+    torch.nn.init.zeros_(encoder.words.weight)
+    with torch.no_grad():
+        encoder.words.bias.copy_(torch.tensor([50.0] + [0.0] * 35))
+    assert hearing_loss(encoder, x, target, number).item() == pytest.approx(0, abs=1e-6)
+    number[:, : RATE // 2] = 4
+    assert hearing_loss(encoder, x, target, number).item() == pytest.approx(0.1 * 25, rel=0.1)
+    far = hearing_loss(encoder, x, target + 1, torch.zeros(2, RATE))
+    assert far.item() == pytest.approx(1, rel=1e-4) and target.shape[1] == length
+
+
+@pytest.mark.parametrize("decibels", [0.0, 20.0])
+def test_noise_is_as_loud_as_asked(decibels):
+    x = tone(440)[None].repeat(2, 1)
+    noise = with_noise(x, torch.full((2,), decibels), seeded()) - x
+    found = 10 * torch.log10(x.square().mean(dim=1) / noise.square().mean(dim=1))
+    torch.testing.assert_close(found, torch.full((2,), decibels), atol=0.3, rtol=0)
+
+
+def test_a_room_answers_after_the_sound():
+    x = torch.zeros(8, RATE)
+    x[:, 1000] = 1
+    y = in_a_room(x, seeded())
+    assert y[:, :1000].abs().max() < 1e-4 and (y[:, 1000] > 0.5).all()
+    early, late = y[:, 1001:2000].square().sum(dim=1), y[:, 2000:3000].square().sum(dim=1)
+    assert (early > 1e-6).all() and (early > late).all()
+
+
+# Training and use
+
+
+def train_for_two_steps(folder, pipe):
+    run = Run(folder, ONE, recipes={"audio_prompt": Recipe(steps=2, batch_size=2)})
+    run.working.mkdir(parents=True)
+    return extend(run, pipe)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_pipe):
+    """(the tiny pipeline that listens, the folder where it is kept)"""
+    folder = tmp_path_factory.mktemp("extensions") / "audio_prompt"
+    spoken = train_for_two_steps(folder, tiny_pipe)
+    spoken.save_pretrained(folder)
+    return spoken, folder
+
+
+def test_what_is_saved_hears_the_same(trained, tiny_pipe, speech):
+    spoken, folder = trained
+    x, _ = join(speech.say([CAPTION], [0], seeded()), seeded())
+    loaded = load(folder, tiny_pipe)
+    assert torch.equal(loaded.listen(x), spoken.listen(x))
+    images = loaded(x, generator=seeded(), output_type="pt").images
+    same = tiny_pipe(prompt_embeds=spoken.listen(x), generator=seeded(), output_type="pt").images
+    assert torch.equal(images, same)
+
+
+def test_it_stands_on_the_text_encoder_alone(trained, tiny_pipe, tmp_path):
+    with pytest.raises(InputError, match="trained for another checkpoint"):
+        load(trained[1], StableDiffusion.from_pretrained())
+    with pytest.raises(InputError, match="holds no audio-prompt; train one with"):
+        load(tmp_path, tiny_pipe)
+
+
+def test_the_words_of_two_digits_are_not_there(tiny_pipe, tmp_path):
+    with pytest.raises(InputError, match="words of one digit only, not two"):
+        extend(Run(tmp_path, TWO), tiny_pipe)
+
+
+def test_what_the_text_encoder_says_is_understood(tiny_pipe):
+    spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
+    captions = plain_captions()
+    assert len(captions) == len(set(captions)) == 11 * 9 * 3 * 6
+    some = [captions[i] for i in (0, 700, -1)]
+    assert spoken.understood(tiny_pipe.encode_prompt(some)) == some
+
+
+def test_the_command_hears(trained, tiny_weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_wav(tmp_path / "say.wav", 0.5 * tone(440, rate=44100), 44100)
+    words = ["sample", "--audio", "say.wav", "--weights", str(tiny_weights)]
+    words += ["--extensions", str(trained[1].parent), "--steps", "2"]
+    assert main(words) == 0
+    assert "heard: " in capsys.readouterr().out and (tmp_path / "sample.png").exists()
+    assert main([*words, "a red seven"]) == 1
+    assert "give captions or --audio, not both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("group", "least"), [("heard", 0.9), ("unheard", 0.8)])
+def test_the_shipped_weights_understand(group, least, speech):
+    spoken = load(TRAINED, StableDiffusion.from_pretrained())
+    combinations = ONE.seen_combinations()[::10].tolist()
+    captions = [ONE.say(c, phrasing=ONE.phrasings[i % 6]) for i, c in enumerate(combinations)]
+    said, _ = join(speech.say(captions, speech.groups[group], seeded()), seeded())
+    found = spoken.understood(spoken.listen(said))
+    right = [a == ONE.say(c) for a, c in zip(found, combinations, strict=True)]
+    assert np.mean(right) >= least
