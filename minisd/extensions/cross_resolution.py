@@ -21,13 +21,13 @@ from ..models import UNet, UNetConfig
 from ..models.layers import levels, picture, tokens
 from ..models.unet import Attention, timestep_features
 from ..pipeline import StableDiffusion
-from ..training import Recipe, Run, denoising_loss, generator_for
+from ..training import RECIPES, Run, denoising_loss, generator_for
 from ..training.pool import Pool, encode_pool
 from ..training.stages import Stage, model_guidance, train_stage
 from . import Wrapper
 
-RECIPE = Recipe(steps=1400, batch_size=64, learning_rate=5e-3)  # the U-Net's
-SPAN = 32  # the side of every feature map, whatever its resolution, in units of the positions
+RECIPE = RECIPES["unet"]
+SPAN = 8  # the side of every feature map, whatever its resolution, in units of the positions
 
 
 def positions(height: int, width: int, channels: int, device) -> Tensor:
