@@ -17,7 +17,12 @@ from .. import data
 from ..checkpoint import read_json, write_json
 from ..data import ONE
 from ..evaluation import Judge, Settings, Table, accuracy, draw, frechet_distance, percent
-from ..extensions.cross_resolution import RECIPE, CrossResolutionUNet, stage
+from ..extensions.cross_resolution import (
+    RECIPE,
+    CrossResolutionDiffusion,
+    CrossResolutionUNet,
+    stage,
+)
 from ..models import UNet, parameter_count
 from ..pipeline import StableDiffusion
 from ..training import Run, train
@@ -89,6 +94,8 @@ def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
             run = run_of(pipe, name, seed, cost[name]["steps"])
             run.working.mkdir(parents=True, exist_ok=True)
             unet = train_stage(run, stage(run, pipe, pool, network))
+            if network is CrossResolutionUNet:  # for its maps
+                CrossResolutionDiffusion(pipe, unet).save_pretrained(run.folder)
             pictures = draw(replace(pipe, unet=unet), captions, asked.seed, settings, "drawing")
             answers[name].append(judge(pictures).cpu())
             distance = frechet_distance(judge.features(pictures), real[0])

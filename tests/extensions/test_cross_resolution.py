@@ -5,10 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from minisd.checkpoint import write_json
 from minisd.data import OneDigit
 from minisd.errors import InputError
+from minisd.evaluation import Judge, to_text
 from minisd.extensions.cross_resolution import CrossResolutionUNet, extend, load, positions, stage
-from minisd.models import UNet, UNetConfig
+from minisd.models import UNet, UNetConfig, parameter_count
+from minisd.suites import Asked
+from minisd.suites import cross_resolution as suite
 from minisd.training import Recipe, Run
 from minisd.training.pool import encode_pool
 from tests.helpers import TINY_UNET, make_tiny_pipe, wake
@@ -133,3 +137,63 @@ def test_damage_is_named(extended, tmp_path):
     path.write_text(path.read_text().replace("num_heads", "number_of_heads"))
     with pytest.raises(InputError, match=r"config\.json: it is damaged"):
         load(tmp_path, pipe)
+
+
+COST = {"parameters": 1000, "flops": 2e6, "seconds": 0.5, "steps": 2}
+
+
+@pytest.fixture
+def small_suite(tmp_path, monkeypatch):
+    """The ablation, in seconds."""
+    monkeypatch.setattr(suite, "ONE", OneDigit(pool_size=500))
+    monkeypatch.setattr(suite, "FOLDER", tmp_path)
+    monkeypatch.setattr(suite, "RECIPE", Recipe(steps=2, batch_size=8))
+    monkeypatch.setattr(suite, "SEEDS", 2)
+    monkeypatch.setattr(suite, "ROUNDS", 1)
+    monkeypatch.setattr(suite, "TIMED", 2)
+    return tmp_path
+
+
+def test_the_suite_trains_both_networks_and_goes_on_where_it_was(small_suite, monkeypatch):
+    write_json(small_suite / "costs.json", dict.fromkeys(suite.NETWORKS, COST))
+    pipe, judge, asked = make_tiny_pipe(), Judge.load(), Asked(samples=20)
+    results = suite.measure(pipe, judge, asked)
+    assert [(run["network"], run["seed"]) for run in results["runs"]] == [
+        ("usual", 0),
+        ("cross-resolution", 0),
+        ("usual", 1),
+        ("cross-resolution", 1),
+    ]
+    assert results["all"]["usual"]["joint"]["of"] == 40
+    table = to_text(suite.tables(results)["after 200 seconds of one core"])
+    assert table.count("cross-resolution") == 3 and "real renders" in table
+    load(small_suite / "cross-resolution-1", pipe)
+
+    def never(*_):
+        raise AssertionError("it trains anew")
+
+    monkeypatch.setattr("minisd.extensions.cross_resolution.denoising_loss", never)
+    assert suite.measure(pipe, judge, asked) == results
+
+
+def test_the_steps_are_those_that_fit_into_the_seconds(small_suite, monkeypatch):
+    """A clock on which a step of the usual network takes 0.1 s, one of the other 0.4 s."""
+    pipe, now = make_tiny_pipe(), [0.0]
+    run = suite.run_of(pipe, "pool", 0, 1)
+    pool = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
+
+    def tick(model, loss_of_step, recipe, label):
+        now[0] += recipe.steps * (0.4 if isinstance(model, CrossResolutionUNet) else 0.1)
+
+    monkeypatch.setattr(suite, "train", tick)
+    monkeypatch.setattr(suite.time, "process_time", lambda: now[0])
+    cost = suite.costs(pipe, pool)
+    assert {name: c["steps"] for name, c in cost.items()} == {
+        "usual": 2000,
+        "cross-resolution": 500,
+    }
+    extra = [cost["cross-resolution"][x] - cost["usual"][x] for x in ("parameters", "flops")]
+    bridges = CrossResolutionUNet(pipe.unet.config).bridges
+    assert extra[0] == parameter_count(bridges) and extra[1] > 0
+    monkeypatch.setattr(suite, "seconds_a_step", None)  # asked once
+    assert suite.costs(pipe, pool) == cost

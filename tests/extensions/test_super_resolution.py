@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from minisd import StableDiffusion
 from minisd.data import ONE, TWO
 from minisd.errors import InputError
-from minisd.evaluation import psnr
+from minisd.evaluation import Judge, psnr
 from minisd.extensions.super_resolution import (
     SuperResolution,
     Upscaled,
@@ -21,7 +21,8 @@ from minisd.extensions.super_resolution import (
     render_both,
     use,
 )
-from minisd.suites import EXTENSIONS
+from minisd.suites import EXTENSIONS, Asked
+from minisd.suites import super_resolution as suite
 from minisd.suites.super_resolution import edges
 from minisd.training import Recipe, Run
 from tests.evaluation.stubs import Album
@@ -194,6 +195,23 @@ def test_edges_tell_sharp_from_blurred():
     sharp[:, :, :, 16:] = 1
     blurred = F.avg_pool2d(F.pad(sharp, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     assert edges(blurred).item() == pytest.approx(edges(sharp).item() / 5, rel=1e-4)
+
+
+def test_the_suite_measures_every_way(extended, tmp_path):
+    pipe, _, folder = extended
+    (tmp_path / "super-resolution").symlink_to(folder)
+    results = suite.measure(pipe, Judge.load(), Asked(20, extensions=tmp_path))
+    assert list(results["renders"]) == ["renders", "decoded"]
+    for row in results["renders"].values():
+        assert list(row) == ["nearest", "bicubic", "super-resolution"]
+        for cell in row.values():
+            assert cell["all"]["low"] < cell["all"]["mean"] < cell["all"]["high"]
+            assert min(cell["small"]["mean"], cell["large"]["mean"]) <= cell["all"]["mean"]
+    bicubic = results["renders"]["renders"]["bicubic"]
+    assert bicubic["all"]["mean"] > 30 and 0.5 < bicubic["edges"] < 1
+    assert results["drawn"]["before"]["of"] == 10
+    renders, drawn = suite.tables(results).values()
+    assert len(renders) == 7 and len(drawn) == 5
 
 
 @pytest.mark.skipif(not SHIPPED.exists(), reason="no weights are shipped")
