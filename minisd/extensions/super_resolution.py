@@ -97,17 +97,16 @@ def patches(coarse: Tensor, fine: Tensor, generator: torch.Generator) -> tuple[T
 
     coarse (B, 3, S, S), fine (B, 3, 4S, 4S) -> (B, 3, P, P) and (B, 3, 4P, 4P).
     """
+    side, p = coarse.shape[-1], PATCH
     light = coarse.amax(dim=1).flatten(1).cpu() + 1 + 1e-3  # (B, S * S), above 0
     pixel = torch.multinomial(light, 1, generator=generator)[:, 0]  # (B,)
-    most = coarse.shape[-1] - PATCH
-    top, left = (
-        (i - PATCH // 2).clamp(0, most).tolist()
-        for i in (pixel // coarse.shape[-1], pixel % coarse.shape[-1])
-    )
+    places = torch.stack([pixel // side, pixel % side], dim=1) - p // 2  # (B, 2), row and column
+    places = places.clamp(0, side - p).tolist()
 
-    def cut(images: Tensor, times: int) -> Tensor:
-        sides = [[slice(times * i, times * (i + PATCH)) for i in corner] for corner in (top, left)]
-        return torch.stack([x[:, rows, columns] for x, rows, columns in zip(images, *sides)])
+    def cut(images: Tensor, n: int) -> Tensor:
+        """The patches of pictures n times as large."""
+        pairs = zip(images, places, strict=True)
+        return torch.stack([x[:, n * i : n * (i + p), n * j : n * (j + p)] for x, (i, j) in pairs])
 
     return cut(coarse, 1), cut(fine, FACTOR)
 
@@ -116,8 +115,10 @@ def extend(run: Run, pipe: StableDiffusion) -> "Upscaled":
     """Train on renders: half of each batch as they are, half as the pipeline would draw them."""
     world = run.dataset
     if not isinstance(world, World):
-        wanted = "super-resolution learns from scenes rendered at 128 pixels"
-        raise InputError(f"{wanted}, and {world.name} has none; train it with --data one or two")
+        why = (
+            f"it learns from scenes rendered at {FACTOR} times the size, and {world.name} has none"
+        )
+        raise InputError(f"{why}; take a checkpoint that draws one or two digits")
     torch.manual_seed(run.seed)
     model, seen = SuperResolution().to(run.device), world.seen_combinations()
     size = run.recipes["super_resolution"].batch_size

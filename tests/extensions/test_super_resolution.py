@@ -12,12 +12,14 @@ from minisd.data import ONE, TWO
 from minisd.errors import InputError
 from minisd.evaluation import Judge, psnr
 from minisd.extensions.super_resolution import (
+    PATCH,
     SuperResolution,
     Upscaled,
     as_drawn,
     enlarge,
     extend,
     load,
+    patches,
     render_both,
     use,
 )
@@ -78,6 +80,21 @@ def test_training_pictures_are_as_the_decoder_draws_them(tiny_pipe):
     assert torch.equal(drawn, as_drawn(tiny_pipe, images, seeded()))
 
 
+def test_patches_show_the_same_place_and_something_lit():
+    attributes = ONE.all_combinations()[::8]
+    coarse, fine = render_both(ONE, attributes, "train", seeded())
+    small, large = patches(coarse, fine, seeded())
+    assert small.shape == (100, 3, PATCH, PATCH) and large.shape == (100, 3, 4 * PATCH, 4 * PATCH)
+    assert psnr(F.avg_pool2d(large, 4), small) > 35
+    assert (small.amax(dim=(1, 2, 3)) > 0).all()
+    others, _ = patches(coarse, fine, seeded(1))
+    assert not torch.equal(small, others)
+    black, _ = patches(
+        torch.full((1, 3, 32, 32), -1.0), torch.full((1, 3, 128, 128), -1.0), seeded()
+    )
+    assert (black == -1).all()
+
+
 def run_in(folder, dataset=ONE, steps=3):
     run = Run(folder, dataset, recipes={"super_resolution": Recipe(steps, 4, 1e-3)})
     run.working.mkdir(exist_ok=True)
@@ -121,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(extended, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_pictures_has_no_fine_renders(tiny_pipe, tmp_path):
-    with pytest.raises(InputError, match="album has none; train it with --data one or two"):
+    with pytest.raises(InputError, match="album has none; take a checkpoint that draws"):
         extend(run_in(tmp_path, Album()), tiny_pipe)
 
 
