@@ -32,7 +32,7 @@ from . import Asked
 
 SAMPLES = 1000  # pictures of each trained network
 FOLDER = Path("runs/cross-resolution")
-SECONDS = 200  # of processor time, for each network and seed
+SECONDS = 180  # of processor time, for each network and seed
 SEEDS = 3
 ROUNDS, TIMED = 3, 10  # times that both are measured, in turn; steps of each
 NETWORKS = {"usual": UNet, "cross-resolution": CrossResolutionUNet}

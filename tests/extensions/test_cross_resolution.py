@@ -165,7 +165,7 @@ def test_the_suite_trains_both_networks_and_goes_on_where_it_was(small_suite, mo
         ("cross-resolution", 1),
     ]
     assert results["all"]["usual"]["joint"]["of"] == 40
-    table = to_text(suite.tables(results)["after 200 seconds of one core"])
+    table = to_text(suite.tables(results)["after 180 seconds of one core"])
     assert table.count("cross-resolution") == 3 and "real renders" in table
     load(small_suite / "cross-resolution-1", pipe)
 
