@@ -93,7 +93,7 @@ def as_drawn(pipe: StableDiffusion, images: Tensor, generator: torch.Generator) 
 
 
 def patches(coarse: Tensor, fine: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A patch of each picture, around a random lit pixel, as there is nothing to learn from black.
+    """A patch of each picture, most often around a lit pixel: black has little to teach.
 
     coarse (B, 3, S, S), fine (B, 3, 4S, 4S) -> (B, 3, P, P) and (B, 3, 4P, 4P).
     """

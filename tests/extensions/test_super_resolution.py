@@ -86,7 +86,8 @@ def test_patches_show_the_same_place_and_something_lit():
     small, large = patches(coarse, fine, seeded())
     assert small.shape == (100, 3, PATCH, PATCH) and large.shape == (100, 3, 4 * PATCH, 4 * PATCH)
     assert psnr(F.avg_pool2d(large, 4), small) > 35
-    assert (small.amax(dim=(1, 2, 3)) > 0).all()
+    lit = lambda x: (x.amax(dim=(1, 2, 3)) > 0).float().mean()  # noqa: E731
+    assert lit(small) > 0.95 > lit(coarse[..., :PATCH, :PATCH])
     others, _ = patches(coarse, fine, seeded(1))
     assert not torch.equal(small, others)
     black, _ = patches(
