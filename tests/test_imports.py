@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "training": LEAVES | {"call", "checkpoint", "pipeline", "minisd"},  # never the judge
     "minisd": {"pipeline", "data"},
     "extensions": LEAVES | {"call", "checkpoint", "pipeline", "training"},
-    "suites": LEAVES | {"call", "edit", "evaluation", "extensions", "pipeline", "training"},
+    "suites": LEAVES
+    | {"call", "checkpoint", "edit", "evaluation", "extensions", "pipeline", "training"},
     "commands": LEAVES
     | {
         "checkpoint",
