@@ -104,7 +104,7 @@ def test_one_negative_prompt_serves_all_and_a_list_goes_with_the_prompts(draw):
     assert torch.equal(one[0], each[0]) and not torch.equal(one[1], each[1])
 
 
-@pytest.mark.parametrize(("scale", "size"), [(1.0, 2), (3.0, 4), (0.0, 4)])
+@pytest.mark.parametrize(("scale", "size"), [(1.0, 2), (3.0, 4), (0.0, 2)])
 def test_guidance_is_one_call_of_twice_the_batch(draw, calls, scale, size):
     draw(PROMPTS, guidance_scale=scale, num_inference_steps=3)
     assert calls == [size] * 3
