@@ -32,6 +32,8 @@ SUITE = "what to measure: %(choices)s (%(default)s)"
 FOLDERS = "where the extensions lie, each in a folder of its name (data/extensions)"
 IMAGE = "a picture to start from, instead of noise"
 MASK = "a picture, white where something new is drawn, black where --image stays"
+AND = "another prompt that every picture follows as well; may be repeated"
+NOT = "a prompt that no picture follows; may be repeated"
 STRENGTH = "how far --image goes back to noise, 0 to 1 (0.8; 1 with --mask)"
 # How a worker starts: with this package, not one of that name in the working directory
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -84,6 +86,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sample.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
+    combined = {"action": "append", "default": [], "metavar": "PROMPT"}
+    sample.add_argument("--and", dest="also", help=AND, **combined)
+    sample.add_argument("--not", dest="without", help=NOT, **combined)
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
     sample.add_argument("--steps", type=int, help="sampling steps (the checkpoint's own)")
     sample.add_argument("--sampler", help=f"{SAMPLER} (the checkpoint's own)")

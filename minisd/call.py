@@ -137,6 +137,21 @@ def check_prompts(prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
     return prompts, negatives * (len(prompts) // len(negatives))
 
 
+def check_combined(combine, count: int) -> list[tuple[list[str], float]]:
+    """Further prompts and their weights, checked: a text for each of `count` prompts."""
+    several, checked = (list, tuple), []
+    pairs = isinstance(combine, several) and all(isinstance(p, several) for p in combine)
+    if not pairs or any(len(pair) != 2 for pair in combine):
+        raise InputError(f"combine must list pairs (prompt, weight), not {quote(combine)}")
+    for texts, weight in combine:
+        texts = check_texts("a prompt to combine", texts)
+        check_number("the weight of a prompt to combine", weight)
+        if len(texts) not in (1, count):
+            raise InputError(f"{len(texts)} prompts to combine do not fit {count} prompts")
+        checked.append((texts * (count // len(texts)), weight))
+    return checked
+
+
 def check_generator(generator, pictures: int) -> None:
     """InputError unless it is a generator, None, or a list with one for each picture."""
     several = generator if isinstance(generator, (list, tuple)) else [generator] * pictures

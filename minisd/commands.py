@@ -117,6 +117,7 @@ def sample(o: Namespace) -> None:
         "image": image,
         "mask_image": mask,
         "strength": o.strength,
+        "combine": [*((p, 1.0) for p in o.also), *((p, -1.0) for p in o.without)],
     }
     written = dict(call)
     for extension in EXTENSIONS.values():

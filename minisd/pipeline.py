@@ -8,6 +8,7 @@ from torch import Tensor
 from .call import (
     OUTPUT_TYPES,
     Output,
+    check_combined,
     check_generator,
     check_options,
     check_prompts,
@@ -21,6 +22,7 @@ from .diffusion import (
     Denoiser,
     Generators,
     classifier_free,
+    clip_guided,
     draw_noise,
     invert,
     sample,
@@ -61,6 +63,8 @@ class StableDiffusion(Pretrained):
         image=None,
         mask_image=None,
         strength: float | None = None,
+        combine: Sequence[tuple[str | list[str], float]] = (),
+        clip_guidance_scale: float = 0.0,
     ) -> Output | tuple:
         """From prompt to pixels. Arguments as in diffusers' pipelines, but for sampler, progress.
 
@@ -78,6 +82,10 @@ class StableDiffusion(Pretrained):
         where something new is drawn, black where every pixel stays. Without an image, `latents` are
         noised already as far as `strength` says, such as those of `invert`.
 
+        combine: further prompts, each one text or one for each prompt, with a weight beside the
+        prompt's own, which is 1: AND, or NOT where it is negative. clip_guidance_scale: how far
+        CLIP, which looks at each guess, moves it towards the prompt; 1 is Bayes' rule.
+
         InputError if an argument makes no sense.
         """
         settings = self.defaults.override(num_inference_steps, guidance_scale, guidance_rescale)
@@ -85,7 +93,8 @@ class StableDiffusion(Pretrained):
         check_options(num_images_per_prompt, output_type, timesteps, sigmas)
         words = prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
         prompts, negatives = check_prompts(*words, self.unet.config.cross_attention_dim)
-        if scale == 1 and (negative_prompt_embeds is not None or any(negatives)):
+        combine = check_combined(combine, len(prompts))
+        if scale == 1 and not combine and (negative_prompt_embeds is not None or any(negatives)):
             warn(
                 "a negative prompt changes nothing without guidance; give a guidance_scale above 1"
             )
@@ -93,16 +102,23 @@ class StableDiffusion(Pretrained):
         # 1. Words become numbers: B pictures, L tokens each, D numbers a token.
         context = self.encode_prompt(prompts, num_images_per_prompt, clip_skip)  # (B, L, D)
         negative_context = self.encode_prompt(negatives, num_images_per_prompt)  # (B, L, D)
+        more = [(self.encode_prompt(texts, num_images_per_prompt), w) for texts, w in combine]
 
         # 2. Every picture starts as noise, or as a picture under noise, of the size of its latents.
         noise = self.draw_latents(len(context), height, width, generator, latents)
         source = read_source(self, image, mask_image, strength, noise)
 
         # 3. At each step the U-Net predicts the noise, and the sampler removes some of it.
-        contexts = [context, None if scale == 1 else negative_context]  # a callback may change them
+        guided = scale != 1 or more
+        contexts = [context, negative_context if guided else None]  # a callback may change them
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.denoiser(*contexts, scale, rescale)(x_t, t)  # (B, 4, H/f, W/f)
+            return self.denoiser(*contexts, scale, rescale, more)(x_t, t)  # (B, 4, H/f, W/f)
+
+        check_number("clip_guidance_scale", clip_guidance_scale)
+        if clip_guidance_scale:
+            score = self.clip_score(prompts, num_images_per_prompt)
+            denoise = clip_guided(denoise, self.schedule, score, clip_guidance_scale)
 
         self.num_timesteps = steps
         asked = callback_on_step_end, callback_on_step_end_tensor_inputs
@@ -174,21 +190,49 @@ class StableDiffusion(Pretrained):
         negative_context: Tensor | None,
         guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
+        combined: Sequence[tuple[Tensor, float]] = (),
     ) -> Denoiser:
         """The guided U-Net for contexts (B, L, D); guidance that is None is the checkpoint's.
 
-        Without a negative context there is no guidance.
+        Without a negative context there is no guidance, and no combined prompts.
         """
         own = self.defaults.override(None, guidance_scale, guidance_rescale)
-        scale = 1.0 if negative_context is None else float(own.guidance_scale)
-        if scale != 1 and context.shape != negative_context.shape:
-            shapes = f"{tuple(context.shape)} and {tuple(negative_context.shape)}"
-            raise InputError(f"prompts and negative prompts must have one shape, not {shapes}")
+        scale, rescale = float(own.guidance_scale), own.guidance_rescale
+        if negative_context is None:
+            scale, combined = 1.0, ()
+        others = [] if negative_context is None else [negative_context, *(c for c, _ in combined)]
+        for other in others:
+            if other.shape != context.shape:
+                shapes = f"{tuple(context.shape)} and {tuple(other.shape)}"
+                raise InputError(f"prompts and negative prompts must have one shape, not {shapes}")
 
         def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
             return self.unet(x.to(self.dtype), t, context).float()  # samplers compute in float32
 
-        return classifier_free(predict, context, negative_context, scale, own.guidance_rescale)
+        return classifier_free(predict, context, negative_context, scale, rescale, combined)
+
+    def clip_score(
+        self, prompts: list[str], num_images_per_prompt: int = 1
+    ) -> Callable[[Tensor], Tensor]:
+        """A function that says how well latents (B, 4, H/f, W/f) fit their prompts: (B,) logits."""
+        if not self.clip:
+            raise InputError("clip guidance needs a checkpoint with CLIP, and this one has none")
+        if isinstance(prompts, Tensor):
+            raise InputError("clip guidance needs prompt, which CLIP reads; give no prompt_embeds")
+        texts = self.clip.encode_text(self.tokenizer(prompts).to(self.device))  # (B, P)
+        texts = texts.repeat_interleave(num_images_per_prompt, dim=0)
+        side = self.clip.config.vision.image_size
+
+        def score(latents: Tensor) -> Tensor:
+            latents = latents / self.autoencoder.config.scaling_factor
+            images = self.autoencoder.decode(latents.to(self.dtype))  # (B, 3, H, W) in [-1, 1]
+            if images.shape[2:] != (side, side):
+                found = "x".join(map(str, images.shape[2:]))
+                raise InputError(f"CLIP reads pictures of {side}x{side} pixels only, not {found}")
+            similarity = (self.clip.encode_image(images) * texts).sum(dim=1)  # (B,)
+            return (self.clip.logit_scale.exp() * similarity).float()
+
+        return score
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

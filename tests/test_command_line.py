@@ -92,7 +92,8 @@ def test_the_same_seed_writes_the_same_file(run, tiny_weights, tmp_path):
 @pytest.mark.parametrize(
     "option",
     [("--sampler", "ddpm"), ("--sampler", "dpm++"), ("--eta", 1), ("--guidance", 1)]
-    + [("--negative", "a blue one"), ("--steps", 5), ("--seed", 1)],
+    + [("--negative", "a blue one"), ("--steps", 5), ("--seed", 1)]
+    + [("--and", "a blue one"), ("--not", "a blue one")],
 )
 def test_every_option_of_sample_changes_the_picture(run, tiny_weights, tmp_path, option):
     start = ("sample", "a red seven", "--weights", tiny_weights, "--steps", 4)

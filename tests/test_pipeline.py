@@ -104,10 +104,43 @@ def test_one_negative_prompt_serves_all_and_a_list_goes_with_the_prompts(draw):
     assert torch.equal(one[0], each[0]) and not torch.equal(one[1], each[1])
 
 
-@pytest.mark.parametrize(("scale", "size"), [(1.0, 2), (3.0, 4), (0.0, 4)])
+@pytest.mark.parametrize(("scale", "size"), [(1.0, 2), (3.0, 4), (0.0, 2)])
 def test_guidance_is_one_call_of_twice_the_batch(draw, calls, scale, size):
     draw(PROMPTS, guidance_scale=scale, num_inference_steps=3)
     assert calls == [size] * 3
+
+
+def test_combined_prompts_are_asked_in_the_same_call(draw, calls, tiny_pipe):
+    combine = [("a seven", 1.0), (["in the center", "at the top left"], -0.5)]
+    options = {"num_inference_steps": 2, "num_images_per_prompt": 2, "combine": combine}
+    plain = draw(PROMPTS, **options)
+    assert calls == [16] * 2  # the empty prompt and three others, of two prompts twice
+    assert not torch.equal(plain, draw(PROMPTS, **options, guidance_scale=1.0))
+    options["combine"] = [(PROMPTS[0], 0.0)]
+    assert torch.equal(draw(PROMPTS, **options), draw(PROMPTS, **options | {"combine": ()}))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_takes_combined_prompts_and_clip_guidance(draw, sampler):
+    plain, combined, guided = (
+        draw(num_inference_steps=3, sampler=sampler, guidance_rescale=0.5, **options)
+        for options in ({}, {"combine": [("a seven", 1.0)]}, {"clip_guidance_scale": 3.0})
+    )
+    assert not torch.equal(plain, combined) and not torch.equal(plain, guided)
+
+
+def test_clip_guidance_makes_clip_agree(shipped):
+    """Even without the U-Net knowing the caption. Whether a person agrees is another question."""
+    shown = {}
+    ids = shipped.tokenizer(PROMPTS)
+    for scale in (0.0, 3.0):
+        options = {"guidance_scale": 0.0, "num_inference_steps": 10, "output_type": "pt"}
+        options |= {"num_images_per_prompt": 4, "clip_guidance_scale": scale}
+        images = shipped(PROMPTS, generator=seeded(), **options).images
+        with torch.no_grad():
+            logits = shipped.clip(2 * images - 1, ids)  # (8, 2)
+        shown[scale] = logits[:4, 0].mean() + logits[4:, 1].mean()
+    assert shown[3.0] > shown[0.0]
 
 
 def test_several_pictures_of_each_prompt_follow_one_another(draw, tiny_pipe):
@@ -257,11 +290,32 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
         ({"height": 30}, "multiples of 8, not 30x32"),
         ({"width": -32}, "multiples of 8, not 32x-32"),
         ({"latents": torch.zeros(2, 4, 8, 8)}, "2 latents do not fit 1 pictures"),
+        ({"combine": "a seven"}, "combine must list pairs .prompt, weight., not 'a seven'"),
+        ({"combine": ["ab"]}, "combine must list pairs .prompt, weight., not .'ab'."),
+        ({"combine": 7}, "combine must list pairs .prompt, weight., not 7"),
+        ({"combine": [("a", 1, 2)]}, "combine must list pairs"),
+        ({"combine": [(1, 1.0)]}, "a prompt to combine must be a text or a list of texts, not 1"),
+        (
+            {"combine": [("a", float("nan"))]},
+            "weight of a prompt to combine must be a number",
+        ),
+        ({"combine": [(["a", "the"], 1)]}, "2 prompts to combine do not fit 1 prompts"),
+        ({"combine": [([], 1)]}, "0 prompts to combine do not fit 1 prompts"),
+        ({"clip_guidance_scale": float("nan")}, "clip_guidance_scale must be a number, not nan"),
+        ({"clip_guidance_scale": 1, "height": 64}, "32x32 pixels only, not 64x32"),
     ],
 )
 def test_what_makes_no_sense_is_refused(draw, bad, message):
     with pytest.raises(InputError, match=message):
         draw(**bad)
+
+
+def test_clip_guidance_needs_clip_and_words(draw, tiny_pipe):
+    with pytest.raises(InputError, match="needs a checkpoint with CLIP, and this one has none"):
+        replace(tiny_pipe, clip=None)("a seven", clip_guidance_scale=1.0)
+    embeds = tiny_pipe.encode_prompt("a seven")
+    with pytest.raises(InputError, match="give no prompt_embeds"):
+        tiny_pipe(prompt_embeds=embeds, clip_guidance_scale=1.0)
 
 
 @pytest.mark.parametrize("exists", [False, True])

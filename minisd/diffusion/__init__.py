@@ -1,7 +1,7 @@
 """The mathematics of diffusion. No weights; never imports models."""
 
 from .editing import flow_edit, inpaint, invert
-from .guidance import classifier_free
+from .guidance import classifier_free, clip_guided
 from .noise import Generators, draw_noise
 from .sampler import Denoiser, Point, Sampler
 from .samplers import (
