@@ -31,6 +31,7 @@ RESCALE = "guidance_rescale, 0 to 1 (the checkpoint's own)"
 SUITE = "what to measure: %(choices)s (%(default)s)"
 FOLDERS = "where the extensions lie, each in a folder of its name (data/extensions)"
 IMAGE = "a picture to start from, instead of noise"
+ANIMATE = "a film of the steps: noisy latents, guesses of x0, and where each word looks"
 MASK = "a picture, white where something new is drawn, black where --image stays"
 AND = "another prompt that every picture follows as well; may be repeated"
 NOT = "a prompt that no picture follows; may be repeated"
@@ -94,6 +95,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sample.add_argument("--sampler", help=f"{SAMPLER} (the checkpoint's own)")
     sample.add_argument("--image", type=Path, metavar="FILE", help=IMAGE)
     sample.add_argument("--mask", type=Path, metavar="FILE", help=MASK)
+    sample.add_argument("--animate", type=Path, metavar="FILE.gif", help=ANIMATE)
     sample.add_argument("--strength", type=float, metavar="S", help=STRENGTH)
 
     for extension in commands.EXTENSIONS.values():

@@ -17,7 +17,8 @@ from .diffusion import Point, inpaint
 from .errors import InputError, check_choice, check_number, quote
 from .pictures import resize, to_pixels
 
-CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
+# diffusers' pipelines have the first three; the fourth is what its schedulers call the guess of x0
+CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds", "pred_original_sample")
 
 
 @dataclass
@@ -227,7 +228,7 @@ def step_end(pipe, contexts: list, callback, names) -> Callable:
             return None
         context, negative = contexts
         both = context if negative is None else torch.cat([negative, context])  # (B or 2B, L, D)
-        tensors = dict(zip(CALLBACK_TENSORS, (x_s, both, negative)))
+        tensors = dict(zip(CALLBACK_TENSORS, (x_s, both, negative, now.x0)))
         changed = callback(pipe, next(step), now.t, {name: tensors[name] for name in names})
         if not isinstance(changed, dict):
             raise InputError(f"callback_on_step_end must return a dict, not {quote(changed)}")

@@ -4,6 +4,7 @@ import shlex
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from .checkpoint import read_json, write_json
 from .errors import InputError, check_number, located
 from .evaluation import Judge, Settings, evaluate, format_results, to_text
 from .files import check_writable
+from .film import watch
 from .machine import describe, pick_device
 from .pictures import open_picture
 from .pipeline import StableDiffusion
@@ -101,6 +103,8 @@ def draw_galleries(pipe, run: Run, examples: Callable = draw_captions) -> None:
 def sample(o: Namespace) -> None:
     """Draw pictures from captions into one file."""
     plots.check_name(o.out)
+    if o.animate:
+        plots.check_film(o.animate)
     image, mask = (file and open_picture(file) for file in (o.image, o.mask))
     pipe = StableDiffusion.from_pretrained(o.weights, pick_device(o.device))
     o.prompts = [utf8(prompt) for prompt in o.prompts]
@@ -125,9 +129,21 @@ def sample(o: Namespace) -> None:
             pipe = extension.use(pipe, o, call)
     if not o.prompts and call == written:
         raise InputError("there is no caption: say what to draw")
-    images = pipe(**call).images
+    with watch(pipe) if o.animate else nullcontext(([], {})) as (frames, watching):
+        images = pipe(**call, **watching).images
     plots.save(plots.gallery(images, o.prompts or [""] * len(images)), o.out)
     print(f"wrote {o.out}")
+    if o.animate:
+        tokens = [words(pipe, prompt) for prompt in o.prompts or [""] * len(images)]
+        film = (plots.frame(f.t, f.noisy, f.guess, f.maps[:, 1:], tokens) for f in frames)
+        plots.save_film(film, o.animate)
+        print(f"wrote {o.animate}")
+
+
+def words(pipe: StableDiffusion, prompt: str) -> list[str]:
+    """The tokens of a prompt that the U-Net reads, without start and end."""
+    ids = pipe.tokenizer.encode(prompt)[: pipe.tokenizer.max_length - 2]
+    return [pipe.tokenizer.decode([i]).strip() for i in ids]
 
 
 def measure(o: Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Path2D
+from PIL import Image
 from torch import Tensor
 
 from .errors import InputError, shorten
@@ -123,6 +125,47 @@ def heatmap(
         axis.set_yticks(range(high), rows)
     figure.colorbar(image, label=label)
     return figure
+
+
+def frame(t: float, noisy, guess, maps, tokens: list[list[str]]) -> Figure:
+    """One step of several pictures, a row each: noisy, guessed, and where each token looks.
+
+    noisy and guess (B, 3, H, W) in [-1, 1]; maps (B, L, h, w), of which the row's tokens are shown.
+    """
+    columns = 2 + max(map(len, tokens))
+    size = (0.9 * columns, 1.1 * len(tokens) + 0.3)
+    figure, axes = plt.subplots(len(tokens), columns, figsize=size, squeeze=False)
+    figure.subplots_adjust(0.01, 0.02, 0.99, 1 - 0.6 / size[1], 0.05, 0.25)
+    for row, words, *pictures in zip(axes, tokens, noisy, guess, maps, strict=True):
+        titles = [f"t = {t:g}", "guess of x0", *words]
+        images = [*pictures[:2], *pictures[2][: len(words)]]
+        for axis in row:
+            axis.axis("off")
+        for axis, title, image in zip(row, titles, images, strict=False):
+            axis.imshow(to_array(image), cmap="viridis", interpolation="nearest")
+            axis.set_title(title, fontsize=7, parse_math=False)
+    return figure
+
+
+def save_film(figures: Iterable[Figure], path: str | Path, seconds: float = 0.3) -> None:
+    """Write figures as a GIF that repeats, each shown for some seconds, the last for longer."""
+    check_film(path)
+    frames = []
+    for figure in figures:
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB"))
+        plt.close(figure)
+    duration = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
+    with open_atomically(Path(path)) as file:
+        more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}
+        frames[0].save(file, format="GIF", **more)
+
+
+def check_film(path: str | Path) -> None:
+    """InputError if no film can be written at `path`."""
+    if Path(path).suffix.lower() != ".gif":
+        raise InputError(f"{shorten(str(path))} must end in .gif")
+    check_writable(Path(path))
 
 
 def route(start: str, end: str) -> list[tuple[float, float]]:

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "call": {"diffusion"},
     "pretrained": {"models", "diffusion", "tokenizer", "machine", "checkpoint", "call"},
     "pipeline": {"diffusion", "call", "pretrained"},
+    "film": {"models", "pipeline"},
     "edit": {"call", "models", "diffusion", "pipeline"},
     "plots": {"data", "tokenizer"},  # it draws arrays and the words for them, whatever made them
     "evaluation": LEAVES | {"checkpoint", "pipeline", "minisd"},
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "commands": LEAVES
     | {
         "checkpoint",
+        "film",
         "pipeline",
         "plots",
         "evaluation",
