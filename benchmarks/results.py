@@ -6,8 +6,10 @@ python -m benchmarks.results --check    # exit 1 if a README says something else
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from minisd import commands
 from minisd.checkpoint import read_json
 from minisd.evaluation import format_results, to_markdown
 from minisd.evaluation.report import percent, quality_table, settings_line
@@ -84,22 +86,44 @@ def summary_table(results: dict, run: dict) -> str:
     return "\n\n".join([to_markdown(rows), "\n".join(lines)])
 
 
+def of_run(write: Callable[[dict, dict], str], name: str) -> Callable[[], str]:
+    """Something written of a run's evaluation and training."""
+    return lambda: write(*map(read_json, RUNS[name]))
+
+
+def suite_tables() -> str:
+    """What every suite measured, with the command."""
+    blocks = []
+    for file in sorted((ROOT / "benchmarks/suites").glob("*.json")):
+        about = read_json(file)
+        blocks.append(f"### {about['suite']}")
+        for heading, table in commands.SUITES[about["suite"]].tables(about["results"]).items():
+            blocks.append(f"*{heading}*\n\n{to_markdown(table)}")
+        command = f"`python -m minisd evaluate --suite {about['suite']}"
+        asked = f"{command} --samples {about['samples']} --seed {about['seed']}`"
+        blocks.append(f"{asked}, {about['seconds']:.0f} s on {about['machine']}.")
+    return "\n\n".join(blocks)
+
+
 PAGES = {  # README: what stands between which marks
-    ROOT / "README.md": {"summary": (summary_table, "one digit")},
-    ROOT / "benchmarks/README.md": {name: (full_tables, name) for name in RUNS},
+    ROOT / "README.md": {"summary": of_run(summary_table, "one digit")},
+    ROOT / "benchmarks/README.md": {
+        **{name: of_run(full_tables, name) for name in RUNS},
+        "suites": suite_tables,
+    },
 }
 
 
 def page(readme: Path) -> str:
     """The README as it should be; ValueError if it lacks the marks."""
     text = readme.read_text(encoding="utf-8")
-    for mark, (write, name) in PAGES[readme].items():
+    for mark, write in PAGES[readme].items():
         begin, end = BEGIN.format(mark), END.format(mark)
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
             raise ValueError(f"{readme} lacks the marks {begin} and {end}")
-        text = f"{before}{begin}\n\n{write(*map(read_json, RUNS[name]))}\n\n{end}{after}"
+        text = f"{before}{begin}\n\n{write()}\n\n{end}{after}"
     return text
 
 
