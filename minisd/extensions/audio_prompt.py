@@ -335,7 +335,7 @@ def use(pipe, options, call: dict):
         return pipe
     if options.prompts:
         raise InputError("give captions or --audio, not both")
-    spoken = load(options.extensions / "audio_prompt", pipe)
+    spoken = load(options.extensions / "audio-prompt", pipe)
     call["prompt_embeds"] = spoken.listen(options.audio)
     options.prompts = spoken.understood(call["prompt_embeds"])
     print(f"heard: {options.prompts[0]}")

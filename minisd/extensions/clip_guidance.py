@@ -120,4 +120,4 @@ def use(pipe: StableDiffusion, options, call: dict) -> StableDiffusion:
     if not options.clip_guidance:
         return pipe
     call["clip_guidance_scale"] = options.clip_guidance
-    return load(options.extensions / "clip_guidance", pipe)
+    return load(options.extensions / "clip-guidance", pipe)

@@ -42,7 +42,7 @@ def captions(count: int, generator: torch.Generator):
 
 
 def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
-    spoken, speech = audio_prompt.load(asked.extensions / "audio_prompt", pipe), Speech()
+    spoken, speech = audio_prompt.load(asked.extensions / "audio-prompt", pipe), Speech()
     return {
         name: hear(spoken, judge, speech, *condition, asked.seed, name)
         for name, condition in conditions(speech, asked.samples).items()

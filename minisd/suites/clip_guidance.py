@@ -37,7 +37,7 @@ def draw(pipe, captions: list[str], knows: float, gradient: str, scale: float, g
 @torch.no_grad()
 def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
     """{way: {scale: its rates and CLIP's similarity}}"""
-    further, own = load(asked.extensions / "clip_guidance", pipe).pipe, pipe.defaults.guidance_scale
+    further, own = load(asked.extensions / "clip-guidance", pipe).pipe, pipe.defaults.guidance_scale
     ways = {
         ("alone", NO_CLIP, ""): (pipe, 0.0, [0.0]),
         ("alone", "CLIP of pictures", TO_X0): (pipe, 0.0, [SCALE]),

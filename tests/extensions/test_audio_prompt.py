@@ -43,7 +43,7 @@ from minisd.files import SHIPPED
 from minisd.training import Recipe, Run
 
 CAPTION = "at the top left there is an orange eight"
-TRAINED = SHIPPED / "extensions" / "audio_prompt"
+TRAINED = SHIPPED / "extensions" / "audio-prompt"
 
 
 def seeded(seed=0):
@@ -306,7 +306,7 @@ def train_for_two_steps(folder, pipe):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_pipe):
     """(the tiny pipeline that listens, the folder where it is kept)"""
-    folder = tmp_path_factory.mktemp("extensions") / "audio_prompt"
+    folder = tmp_path_factory.mktemp("extensions") / "audio-prompt"
     spoken = train_for_two_steps(folder, tiny_pipe)
     spoken.save_pretrained(folder)
     return spoken, folder
