@@ -189,8 +189,8 @@ def test_the_steps_are_those_that_fit_into_the_seconds(small_suite, monkeypatch)
     monkeypatch.setattr(suite.time, "process_time", lambda: now[0])
     cost = suite.costs(pipe, pool)
     assert {name: c["steps"] for name, c in cost.items()} == {
-        "usual": 2000,
-        "cross-resolution": 500,
+        "usual": 1800,
+        "cross-resolution": 450,
     }
     extra = [cost["cross-resolution"][x] - cost["usual"][x] for x in ("parameters", "flops")]
     bridges = CrossResolutionUNet(pipe.unet.config).bridges
