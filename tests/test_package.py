@@ -45,8 +45,10 @@ def installed(tmp_path_factory):
 
 def test_a_wheel_holds_the_code_the_weights_the_digits_the_judge_and_the_licences(installed):
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "minisd").rglob("*.py")}
-    shipped = [path for path in (SHIPPED / "weights").rglob("*") if path.is_file()]
-    shipped += [SHIPPED / name for name in ("README.md", "digits.npz", "judge.safetensors")]
+    folders = SHIPPED / "weights", SHIPPED / "extensions"
+    shipped = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    single = ("README.md", "digits.npz", "speech.npz", "judge.safetensors")
+    shipped += [SHIPPED / name for name in single]
     files = {f"minisd/shipped/{path.relative_to(SHIPPED).as_posix()}" for path in shipped}
     found = {path.relative_to(installed).as_posix() for path in installed.rglob("*.*")}
     found = {name for name in found if (installed / name).is_file()}
