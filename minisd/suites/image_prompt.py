@@ -16,14 +16,14 @@ from . import Asked
 from .editing import BATCH, COLOUR, POSITION, SAME, correlation, other, scenes
 
 SAMPLES = 400
-SCALES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SCALES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
 NAMED, REST = [COLOUR, POSITION], [i for i in range(4) if i not in (COLOUR, POSITION)]
 
 
 def draw(
     pipe: ImagePrompted, captions: list[str], images: Tensor, scale: float, generator
 ) -> Tensor:
-    """One for each picture (n, 3, S, S), with the checkpoint's own settings."""
+    """One for each picture (n, 3, S, S), with the default settings."""
     parts, options = [], {"image_prompt_scale": scale, "generator": generator, "output_type": "pt"}
     for i in tqdm(range(0, len(images), BATCH), desc=f"scale {scale}", unit="batch"):
         part = slice(i, i + BATCH)
