@@ -33,13 +33,13 @@ from ..training import Recipe, Run, generator_for
 from ..training.stages import Stage, train_stage
 from . import Wrapper
 
-RECIPE = Recipe(steps=900, batch_size=16, learning_rate=3e-3)
+RECIPE = Recipe(steps=2200, batch_size=16, learning_rate=3e-3)
 SPEECH = SHIPPED / "speech.npz"
 RATE = 8000  # samples a second, as on the telephone
 WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
 SECONDS = 10  # the longest recording
 STATE = 8 * HOP  # samples from one state of the encoder to the next
-WORDS = 0.1  # weight of the loss that asks for the word spoken at each moment
+WORDS = 0.2  # weight of the loss that asks for the word spoken at each moment
 MENTIONED = 0.3, 0.9  # share of attributes that training's captions name, at first and at last
 MU = 255  # of G.711's curve, in which the recordings are stored
 SAY = "a spoken caption, to draw what it says: 16-bit PCM, at most 10 seconds"
@@ -245,7 +245,7 @@ def with_noise(x: Tensor, decibels: Tensor, generator: torch.Generator) -> Tenso
 def spoil(x: Tensor, generator: torch.Generator) -> Tensor:
     """Training's sounds (B, T), in rooms, through noise, softly or loudly."""
     decibels, gain = torch.rand(2, len(x), generator=generator)
-    x = with_noise(in_a_room(x, generator), 50 * decibels, generator)
+    x = with_noise(in_a_room(x, generator), 5 + 45 * decibels, generator)
     return x * 10 ** (-1.5 * gain[:, None])
 
 
@@ -305,7 +305,7 @@ def extend(run: Run, pipe) -> Spoken:
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("spoken captions", step, run.seed)
         chosen = combinations[torch.randint(len(combinations), (size,), generator=generator)]
-        share = first + (last - first) * min(1, 2 * step / steps)  # short captions come first
+        share = first + (last - first) * min(1, 3 * step / steps)  # short captions come first
         mentioned = torch.rand(chosen.shape, generator=generator) < share
         phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator).tolist()
         rows = list(zip(chosen.tolist(), mentioned.tolist()))

@@ -22,6 +22,7 @@ from minisd.extensions.audio_prompt import (
     SECONDS,
     STATE,
     WINDOW,
+    WORDS,
     AudioConfig,
     AudioEncoder,
     Speech,
@@ -232,7 +233,8 @@ def test_a_caption_is_its_words_in_order(speech):
     words = [speech.sounds[3 * 35 + i] for i in spoken]
     longest = sum(map(len, words))
     assert 0.8 * longest <= len(sound) <= 1.25 * (longest + 9 * 0.4 * RATE)
-    assert not sound[number == 0].any()  # pauses
+    loud = sound.abs()  # in the pauses only what interpolation smears
+    assert loud[number == 0].mean() < 0.01 * loud[number > 0].mean()
     again, other = (speech.say([CAPTION], [3], seeded(s))[0] for s in (0, 1))
     assert torch.equal(again[0], sound) and other.shape != again.shape
 
@@ -272,7 +274,7 @@ def test_who_says_what_the_text_says_and_names_each_word_has_no_loss(tiny_pipe):
         encoder.words.bias.copy_(torch.tensor([50.0] + [0.0] * 35))
     assert hearing_loss(encoder, x, target, number).item() == pytest.approx(0, abs=1e-6)
     number[:, : RATE // 2] = 4
-    assert hearing_loss(encoder, x, target, number).item() == pytest.approx(0.1 * 25, rel=0.1)
+    assert hearing_loss(encoder, x, target, number).item() == pytest.approx(WORDS * 25, rel=0.1)
     far = hearing_loss(encoder, x, target + 1, torch.zeros(2, RATE))
     assert far.item() == pytest.approx(1, rel=1e-4) and target.shape[1] == length
 
