@@ -86,15 +86,17 @@ def copy_clip(pipe: StableDiffusion) -> CLIP:
 
 
 def extend(run: Run, pipe: StableDiffusion) -> ClipGuided:
-    """Train the lower half of the image tower on guesses, as CLIP was trained on pictures."""
+    """Train the lower half of the image tower on guesses, as CLIP was trained on pictures.
+
+    But without hard negatives, which differ in what a blur does not show.
+    """
     clip = copy_clip(pipe).requires_grad_(False)
     lower(clip).requires_grad_(True)
     size = run.recipes["clip_guidance"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
-        batch = run.dataset.contrastive_batch(
-            size, generator_for("captions of guesses", step, run.seed), run.device
-        )
+        drawn = generator_for("pictures to guess", step, run.seed)
+        batch = run.dataset.batch(size, "train", drawn, run.device)
         generator = generator_for("guesses", step, run.seed, run.device)
         ids = pipe.tokenizer(batch.captions).to(run.device)
         true = fits(batch.attributes, batch.attributes, batch.mentioned)

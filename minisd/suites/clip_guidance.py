@@ -47,7 +47,7 @@ def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
         ("on top", NO_CLIP, ""): (pipe, own, [0.0]),
         ("on top", "CLIP of guesses", THROUGH): (further, own, [1.0, SCALE]),
     }
-    generator = torch.Generator().manual_seed(asked.seed)
+    generator = torch.Generator().manual_seed(asked.seed + 1000)  # not that of the noise
     batch = ONE.batch(asked.samples, "test", generator, complete=1.0)
     texts = pipe.clip.encode_text(pipe.tokenizer(batch.captions).to(pipe.device))
     results: dict = {}

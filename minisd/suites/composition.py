@@ -54,7 +54,7 @@ def conjunction(pipe, judge: Judge, wanted: Tensor, seed: int) -> list[dict]:
 
 
 def one_digit(pipe, judge: Judge, asked: Asked) -> dict:
-    generator = torch.Generator().manual_seed(asked.seed)
+    generator = torch.Generator().manual_seed(asked.seed + 1000)  # not that of the noise
     wanted = ONE.batch(asked.samples, "test", generator).attributes
     found = {"AND": conjunction(pipe, judge, wanted, asked.seed), "NOT": []}
     for scale in SCALES:
