@@ -95,7 +95,7 @@ def test_what_it_does_not_stand_on_is_refused(extended, tiny_pipe, tmp_path):
 
 
 def test_the_command_draws_with_it_if_asked(extended, tiny_pipe, tmp_path):
-    extended.save_pretrained(tmp_path / "clip_guidance")
+    extended.save_pretrained(tmp_path / "clip-guidance")
     call = {"prompt": ["a red seven"]}
     options = SimpleNamespace(extensions=tmp_path, clip_guidance=0.0)
     assert use(tiny_pipe, options, call) is tiny_pipe and set(call) == {"prompt"}

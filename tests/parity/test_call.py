@@ -52,7 +52,11 @@ def test_arguments_stand_in_the_order_of_diffusers():
     ours = inspect.signature(StableDiffusion.__call__).parameters.values()
     positional = [p.name for p in ours if p.kind == p.POSITIONAL_OR_KEYWORD]
     assert positional == list(theirs)[: len(positional)]
-    assert {p.name for p in ours} - theirs.keys() == {"sampler", "progress"}
+    inpainting = inspect.signature(diffusers.StableDiffusionInpaintPipeline.__call__).parameters
+    pictures = {"image", "mask_image", "strength"}
+    assert pictures <= inpainting.keys()
+    own = {"sampler", "progress", "combine", "clip_guidance_scale"}
+    assert {p.name for p in ours} - theirs.keys() == pictures | own
     beyond = {"cross_attention_kwargs", "ip_adapter_image", "ip_adapter_image_embeds", "kwargs"}
     assert theirs.keys() - {p.name for p in ours} == beyond
 
@@ -298,7 +302,7 @@ REFUSED = [
     (
         {"prompt": PROMPT, "callback_on_step_end_tensor_inputs": ["image"], **CALLBACK},
         "callback_on_step_end_tensor_inputs must list some of latents, prompt_embeds, "
-        "negative_prompt_embeds, not ['image']",
+        "negative_prompt_embeds, pred_original_sample, not ['image']",
     ),
     (
         {"prompt": PROMPT, "callback_on_step_end": lambda *_: None},
