@@ -25,9 +25,10 @@ from ..training import Recipe, Run, generator_for
 from ..training.pool import encode_pool
 from ..training.stages import Stage, train_stage
 
-RECIPE = Recipe(steps=700, batch_size=64, learning_rate=1e-3)
+RECIPE = Recipe(steps=600, batch_size=64, learning_rate=1e-3)
 KNOWN = 50  # timesteps that the student learns: those that the sampler "lcm" visits
 LENGTH = 6  # of the teacher's step, in known timesteps
+GUIDANCE = 1.15  # of the teacher
 SAMPLING = SamplingDefaults(2, 1.0, 0.0)  # the teacher's guidance is in the student
 
 
@@ -65,14 +66,13 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
     """Teach a copy of the pipeline's U-Net; returns the pipeline with the student in its place."""
     pool = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
     student, teacher = copy.deepcopy(pipe.unet), pipe.unet
-    scale, rescale = pipe.defaults.guidance_scale, pipe.defaults.guidance_rescale
     size = run.recipes["few_steps"].batch_size
 
     def guided(context: Tensor) -> Denoiser:
         def answer(x: Tensor, t: Tensor, contexts: Tensor) -> Tensor:
             return teacher(x, t.repeat(len(x) // len(t)), contexts)  # guidance asks twice at once
 
-        return classifier_free(answer, context, pool.empty.expand_as(context), scale, rescale)
+        return classifier_free(answer, context, pool.empty.expand_as(context), GUIDANCE)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("few steps", step, run.seed, run.device)
