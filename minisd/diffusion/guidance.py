@@ -59,15 +59,18 @@ def clip_guided(
     schedule: NoiseSchedule,
     score: Callable[[Tensor], Tensor],
     scale: float,
+    most: float = 2.0,
 ) -> Denoiser:
-    """Move each prediction to where the guess of x0 scores higher.
+    """Move each guess of x0 to where it scores higher.
 
     score: guesses of x0 (B, C, H, W) -> (B,), differentiable. By Bayes' rule eps becomes eps -
-    sqrt(1 - a) scale * gradient of the score to x_t, if that is the logarithm of a likelihood.
-    The gradient goes through the denoiser: what a change of x_t does to the guess is what the guess
-    leaves open. In pure noise (a = 0) x_t says nothing, and there is nothing to follow. Sources:
-    Dhariwal and Nichol 2021, "Diffusion models beat GANs on image synthesis", algorithm 2, for eps;
-    Nichol et al. 2022, "GLIDE", section 2.4, for CLIP as the score.
+    sqrt(1 - a) * scale * gradient of the score to x_t, if that is the logarithm of a likelihood and
+    scale is 1. The gradient goes through the denoiser: what x_t does to the guess is what the guess
+    leaves open. For x0 that is a push of (1 - a) / sqrt(a) * scale * gradient. Near pure noise this
+    magnifies every error of the denoiser's slope, so no push is larger than `most`, root mean
+    square; in pure noise (a = 0) x_t says nothing, and there is none. Sources: Dhariwal and Nichol
+    2021, "Diffusion models beat GANs on image synthesis", algorithm 2; Nichol et al. 2022, "GLIDE",
+    section 2.4, for CLIP as the score.
     """
     kind = schedule.config.prediction_type
 
@@ -80,7 +83,9 @@ def clip_guided(
             output = denoise(x_t, t)
             x0, _ = predictions(kind, output, x_t, a)
             (gradient,) = torch.autograd.grad(score(x0).sum(), x_t)
-        push = (1 - a).sqrt() * scale * gradient
-        return output.detach() - (push if kind == "epsilon" else push / a.sqrt())
+        push = (1 - a) / a.sqrt() * scale * gradient  # (B, C, H, W)
+        size = push.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        push = push / (size / most).clamp(min=1)
+        return output.detach() - push * (a.sqrt() if kind == "epsilon" else 1) / (1 - a).sqrt()
 
     return guided

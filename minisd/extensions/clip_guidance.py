@@ -27,7 +27,7 @@ from . import Wrapper
 
 RECIPE = Recipe(steps=400, batch_size=64, learning_rate=1e-3)
 LAYERS = 2  # of the image tower, from below: what the later ones do is the same for any picture
-SCALE = 3.0
+SCALE = 15.0
 OPTIONS = {
     "--clip-guidance": {
         "type": float,
@@ -42,7 +42,7 @@ OPTIONS = {
 def guess(pipe: StableDiffusion, images: Tensor, generator: torch.Generator) -> Tensor:
     """Noise pictures to random timesteps, and let the U-Net, without a caption, guess them again.
 
-    images and guesses (B, 3, H, W) in [-1, 1].
+    images (B, 3, H, W) in [-1, 1] -> guesses, under the noise with which `clip_score` shows them.
     """
     x0 = pipe.encode(images / 2 + 0.5).float()  # (B, 4, H/f, W/f)
     t = random_timesteps(pipe.schedule, len(x0), generator)
@@ -51,6 +51,7 @@ def guess(pipe: StableDiffusion, images: Tensor, generator: torch.Generator) -> 
     empty = pipe.encode_prompt("").expand(len(x0), -1, -1)
     output, kind = pipe.unet(x_t, t, empty).float(), pipe.schedule.config.prediction_type
     x0, _ = predictions(kind, output, x_t, pipe.schedule.a(t, x_t))
+    x0 = x0 + torch.randn(x0.shape, generator=generator, device=x0.device)
     return pipe.autoencoder.decode(x0 / pipe.autoencoder.config.scaling_factor)
 
 

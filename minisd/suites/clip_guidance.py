@@ -17,8 +17,10 @@ from ..extensions.clip_guidance import SCALE, load
 from ..pipeline import StableDiffusion
 from . import Asked
 
-SAMPLES, STEPS, BATCH = 400, 25, 100
-NO_CLIP, TO_X0, THROUGH = "no CLIP", "to the guess", "through the U-Net"
+SAMPLES, STEPS, BATCH = 400, 50, 100
+NONE, TO_X0, THROUGH = "", "to the guess", "through the U-Net"
+STRAIGHT = 3.0  # the scale of the gradient to the guess, which no slope of the U-Net makes smaller
+PICTURES, GUESSES = "CLIP of pictures", "CLIP of guesses"
 
 
 def draw(pipe, captions: list[str], knows: float, gradient: str, scale: float, generator) -> Tensor:
@@ -27,52 +29,57 @@ def draw(pipe, captions: list[str], knows: float, gradient: str, scale: float, g
     denoise = pipe.denoiser(*contexts, knows, 0.0)
     if gradient == TO_X0:
         denoise = torch.no_grad()(denoise)
-    if gradient != NO_CLIP:
-        denoise = clip_guided(denoise, pipe.schedule, pipe.clip_score(captions), scale)
+    if gradient:
+        score = pipe.clip_score(captions, 1, generator)
+        denoise = clip_guided(denoise, pipe.schedule, score, scale)
     noise = pipe.draw_latents(len(captions), generator=generator)
     options = {"sampler": pipe.sampler, "generator": generator}
-    return 2 * pipe.decode(sample(denoise, pipe.schedule, noise, STEPS, **options)) - 1
+    return 2 * pipe.decode(sample(denoise, pipe.schedule, noise, STEPS, **options)).cpu() - 1
 
 
 @torch.no_grad()
-def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
-    """{way: {scale: its rates and CLIP's similarity}}"""
+def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> list[dict]:
+    """A row for each way: what it is, the judge's rates, CLIP's similarity."""
     further, own = load(asked.extensions / "clip-guidance", pipe).pipe, pipe.defaults.guidance_scale
-    ways = {
-        ("alone", NO_CLIP, ""): (pipe, 0.0, [0.0]),
-        ("alone", "CLIP of pictures", TO_X0): (pipe, 0.0, [SCALE]),
-        ("alone", "CLIP of pictures", THROUGH): (pipe, 0.0, [SCALE]),
-        ("alone", "CLIP of guesses", TO_X0): (further, 0.0, [SCALE]),
-        ("alone", "CLIP of guesses", THROUGH): (further, 0.0, [1.0, SCALE]),
-        ("on top", NO_CLIP, ""): (pipe, own, [0.0]),
-        ("on top", "CLIP of guesses", THROUGH): (further, own, [1.0, SCALE]),
-    }
-    generator = torch.Generator().manual_seed(asked.seed + 1000)  # not that of the noise
-    batch = ONE.batch(asked.samples, "test", generator, complete=1.0)
-    texts = pipe.clip.encode_text(pipe.tokenizer(batch.captions).to(pipe.device))
-    results: dict = {}
-    for (where, clip, gradient), (using, knows, scales) in ways.items():
-        for scale in scales:
-            noise, parts = torch.Generator().manual_seed(asked.seed), []
-            label = f"{where}, {clip} {gradient}"
-            for i in tqdm(range(0, asked.samples, BATCH), desc=label, unit="batch"):
-                captions = batch.captions[i : i + BATCH]
-                kind = gradient or NO_CLIP
-                parts.append(draw(using, captions, knows, kind, scale, noise))
-            images = torch.cat(parts)
-            rates = accuracy(judge(images), batch.attributes, ONE)
-            similarity = clip_score(pipe.clip.encode_image(images), texts)
-            row = {"scale": scale, "rates": rates, "similarity": similarity}
-            results.setdefault(label.strip(), []).append(row)
-    return results
-
-
-def tables(results: dict) -> dict[str, Table]:
-    rows = [
-        [way, f"{row['scale']:g}", f"{row['similarity']:.1f}", *map(percent, row["rates"].values())]
-        for way, found in results.items()
-        for row in found
+    ways = [
+        ("CLIP alone", "no CLIP", pipe, 0.0, NONE, 0.0),
+        ("CLIP alone", PICTURES, pipe, 0.0, TO_X0, STRAIGHT),
+        ("CLIP alone", PICTURES, pipe, 0.0, THROUGH, SCALE),
+        ("CLIP alone", GUESSES, further, 0.0, TO_X0, STRAIGHT),
+        ("CLIP alone", GUESSES, further, 0.0, THROUGH, 1.0),
+        ("CLIP alone", GUESSES, further, 0.0, THROUGH, SCALE),
+        ("the U-Net", "no CLIP", pipe, own, NONE, 0.0),
+        ("the U-Net", GUESSES, further, own, THROUGH, 1.0),
+        ("the U-Net", GUESSES, further, own, THROUGH, SCALE),
     ]
-    names = list(next(iter(results.values()))[0]["rates"])
-    head = ["who knows the caption", "scale", "CLIP's similarity", *(f"{n}, %" for n in names)]
-    return {"CLIP guidance": [head, *rows]}
+    batch = ONE.batch(
+        asked.samples, "test", torch.Generator().manual_seed(asked.seed + 1000), complete=1.0
+    )
+    texts = pipe.clip.encode_text(pipe.tokenizer(batch.captions).to(pipe.device))
+    rows = []
+    for knows, clip, using, guidance, gradient, scale in ways:
+        generator, parts = torch.Generator().manual_seed(asked.seed), []
+        about = {"knows": knows, "CLIP": clip, "gradient": gradient, "scale": scale}
+        label = " ".join(map(str, about.values()))
+        for i in tqdm(range(0, asked.samples, BATCH), desc=label, unit="batch"):
+            captions = batch.captions[i : i + BATCH]
+            parts.append(draw(using, captions, guidance, gradient, scale, generator))
+        images = torch.cat(parts)
+        rates = accuracy(judge(images), batch.attributes, ONE)
+        similarity = clip_score(pipe.clip.encode_image(images.to(pipe.device)), texts)
+        rows.append({**about, "rates": rates, "similarity": similarity})
+    return rows
+
+
+def tables(results: list[dict]) -> dict[str, Table]:
+    names = list(results[0]["rates"])
+    head = ["who knows the caption", "CLIP", "gradient", "scale", *(f"{n}, %" for n in names)]
+    rows = [
+        [
+            *(f"{row[key]}" for key in ("knows", "CLIP", "gradient", "scale")),
+            *map(percent, row["rates"].values()),
+            f"{row['similarity']:.1f}",
+        ]
+        for row in results
+    ]
+    return {"CLIP guidance": [[*head, "CLIP's similarity"], *rows]}

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from minisd.diffusion import NoiseSchedule, ScheduleConfig, classifier_free, clip_guided
+from minisd.diffusion import (
+    NoiseSchedule,
+    ScheduleConfig,
+    classifier_free,
+    clip_guided,
+    predictions,
+)
 
 X, T = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)), torch.tensor(7)
 PROMPT, EMPTY = torch.full((2, 5, 8), 3.0), torch.full((2, 5, 8), 1.0)
@@ -140,6 +146,19 @@ def test_in_pure_noise_there_is_nothing_to_follow():
     denoise = expect(schedule, MEAN, 1.0)
     guided = clip_guided(denoise, schedule, lambda x0: x0.sum(dim=(1, 2, 3)), 5.0)
     assert torch.equal(guided(X, t), denoise(X, t))
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_no_push_is_larger_than_the_most(kind):
+    """The guess of x0 moves by 0.5, root mean square, however much the score asks for."""
+    schedule, t = SCHEDULES[kind], torch.tensor(700)
+    a, denoise = schedule.alphas_cumprod[t], expect(SCHEDULES[kind], MEAN, 1.0)
+    guesses = []
+    for scale in (0.0, 1e3, 1e4):
+        guided = clip_guided(denoise, schedule, lambda x0: x0.sum(dim=(1, 2, 3)), scale, 0.5)
+        guesses.append(predictions(schedule.config.prediction_type, guided(X, t), X, a)[0])
+    for guess in guesses[1:]:
+        assert_close(guess - guesses[0], torch.full_like(X, 0.5), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
