@@ -363,8 +363,8 @@ def test_sampling_keeps_no_gradients():
         ({"eta": 1.5}, "eta must be from 0 to 1"),
         ({"eta": -0.1}, "eta must be from 0 to 1"),
         ({"sampler": "dpm++", "eta": 0.5}, "eta must be from 0 to 1, and 0 unless .* is ddim"),
-        ({"start": 20}, "start must be a whole number from 0 to 19, not 20"),
-        ({"start": -1}, "start must be a whole number from 0 to 19, not -1"),
+        ({"start": 21}, "start must be a whole number from 0 to 20, not 21"),
+        ({"start": -1}, "start must be a whole number from 0 to 20, not -1"),
     ],
     ids=str,
 )
