@@ -108,9 +108,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     measure.add_argument("--samples", type=int, help=f"pictures ({Settings.samples})")
     measure.add_argument("--steps", type=int, help=f"sampling steps ({Settings.steps})")
     measure.add_argument("--sampler", help=f"{SAMPLER} ({Settings.sampler})")
-    measure.add_argument(
-        "--classifier", type=int, default=0, dest="synthetic", metavar="N", help=CLASSIFIER
-    )
+    measure.add_argument("--classifier", type=int, dest="synthetic", metavar="N", help=CLASSIFIER)
     measure.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
 
     for command in (train, extend):

@@ -131,7 +131,9 @@ def sample(o: Namespace) -> None:
         raise InputError("there is no caption: say what to draw")
     with watch(pipe) if o.animate else nullcontext(([], {})) as (frames, watching):
         images = pipe(**call, **watching).images
-    plots.save(plots.gallery(images, o.prompts or [""] * len(images)), o.out)
+    more = [*(f"and {p}" for p in o.also), *(f"not {p}" for p in o.without)]
+    titles = [", ".join([prompt, *more]) for prompt in o.prompts or [""] * len(images)]
+    plots.save(plots.gallery(images, titles), o.out)
     print(f"wrote {o.out}")
     if o.animate:
         tokens = [words(pipe, prompt) for prompt in o.prompts or [""] * len(images)]
@@ -189,30 +191,42 @@ def judge_for(dataset: data.Dataset, device: torch.device) -> Judge | None:
 
 
 def report(pipe, judge, dataset: data.Dataset, settings: Settings, file: Path | None) -> None:
-    """Measure, write the numbers, print the table; each even if the other is impossible."""
-    began = time.monotonic()
-    results = evaluate(pipe, judge, dataset, settings)
-    seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
-    try:
-        if file:
-            write_json(file, {**seconds, **results})
-    finally:
-        print(format_results(results))
+    """What `evaluate` measures in any case."""
+    publish(lambda: evaluate(pipe, judge, dataset, settings), format_results, file, {}, pipe)
 
 
 def report_suite(pipe: StableDiffusion, judge: Judge | None, o: Namespace) -> None:
-    """The same for one of the other suites."""
-    suite, began = SUITES[o.suite], time.monotonic()
+    """What one of the other suites measures."""
+    suite = SUITES[o.suite]
+    own = {"classifier": o.synthetic, "steps": o.steps, "sampler": o.sampler}
+    own |= {"guidance": o.guidance, "rescale": o.rescale}
+    for flag, value in own.items():
+        if value is not None:
+            raise InputError(f"--suite {o.suite} has its own settings: leave out --{flag}")
     if judge is None:
         raise InputError(f"the suite {o.suite} needs a judge, which reads digits only")
     samples = suite.SAMPLES if o.samples is None else o.samples
     check_number("samples", samples, 2, whole=True)
-    results = suite.measure(pipe, judge, suites.Asked(samples, o.seed, o.extensions))
-    about = {"suite": o.suite, "samples": samples, "seed": o.seed, "machine": describe(pipe.device)}
-    about["seconds"] = round(time.monotonic() - began, 1)
+    asked = suites.Asked(samples, o.seed, o.extensions)
+    about = {"suite": o.suite, "samples": samples, "seed": o.seed}
+
+    def measured() -> dict:
+        return {"results": suite.measure(pipe, judge, asked)}
+
+    def show(found: dict) -> str:
+        tables = suite.tables(found["results"]).items()
+        return "".join(f"{heading}\n{to_text(table)}\n\n" for heading, table in tables)
+
+    publish(measured, show, o.json, about, pipe)
+
+
+def publish(measured: Callable, show: Callable, file: Path | None, about: dict, pipe) -> None:
+    """Measure, write the numbers, print the table; each even if the other is impossible."""
+    began = time.monotonic()
+    results = measured()
+    seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
     try:
-        if o.json:
-            write_json(o.json, {**about, "results": results})
+        if file:
+            write_json(file, {**about, **seconds, **results})
     finally:
-        for heading, table in suite.tables(results).items():
-            print(f"{heading}\n{to_text(table)}\n")
+        print(show(results))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .call import read_source
+from .call import Source, read_source
 from .diffusion import Generators, flow_edit, sample
 from .models import change_cross_attention
 from .pipeline import StableDiffusion
@@ -31,7 +31,7 @@ def prompt_to_prompt(
     x = pipe.invert(image, prompt, num_inference_steps, strength)  # (B, 4, H/f, W/f)
     contexts = [pipe.encode_prompt(p) for p in (prompt, [""] * len(x), new_prompt)]
     context = torch.cat(contexts)  # (3B, L, D)
-    start = num_inference_steps - int(num_inference_steps * strength)
+    start = Source(strength).start(num_inference_steps)
     calls = 0
 
     def look(name: str, maps: Tensor) -> Tensor | None:

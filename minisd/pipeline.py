@@ -221,26 +221,29 @@ class StableDiffusion(Pretrained):
         It is the mean over a few copies with noise of variance 1, whose gradient is less ragged.
         Source: Smilkov et al. 2017, "SmoothGrad".
         """
-        if not self.clip:
-            raise InputError("clip guidance needs a checkpoint with CLIP, and this one has none")
+        clip = self.guiding_clip()
         if isinstance(prompts, Tensor):
             raise InputError("clip guidance needs prompt, which CLIP reads; give no prompt_embeds")
-        texts = self.clip.encode_text(self.tokenizer(prompts).to(self.device))  # (B, P)
+        texts = clip.encode_text(self.tokenizer(prompts).to(self.device))  # (B, P)
         texts = texts.repeat_interleave(num_images_per_prompt, dim=0)
-        side = self.clip.config.vision.image_size
+        side = clip.config.vision.image_size
 
         def score(latents: Tensor) -> Tensor:
             noise = [draw_noise(latents.shape, generator, self.device) for _ in range(COPIES)]
             copies = (latents + torch.stack(noise)).flatten(0, 1)  # (copies B, 4, H/f, W/f)
-            copies = (copies / self.autoencoder.config.scaling_factor).to(self.dtype)
-            images = self.autoencoder.decode(copies)  # (copies B, 3, H, W) in [-1, 1]
+            images = self.pixels(copies)  # (copies B, 3, H, W)
             if images.shape[2:] != (side, side):
                 found = "x".join(map(str, images.shape[2:]))
                 raise InputError(f"CLIP reads pictures of {side}x{side} pixels only, not {found}")
-            seen = self.clip.encode_image(images).unflatten(0, (COPIES, -1))  # (copies, B, P)
-            return self.clip.logit_scale.exp() * (seen * texts).sum(dim=2).float().mean(dim=0)
+            seen = clip.encode_image(images).unflatten(0, (COPIES, -1))  # (copies, B, P)
+            return clip.logit_scale.exp() * (seen * texts).sum(dim=2).float().mean(dim=0)
 
         return score
+
+    def pixels(self, latents: Tensor) -> Tensor:
+        """What the decoder makes of latents of unit variance: about [-1, 1], differentiable."""
+        latents = latents / self.autoencoder.config.scaling_factor
+        return self.autoencoder.decode(latents.to(self.dtype))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -248,8 +251,7 @@ class StableDiffusion(Pretrained):
 
         InputError if numbers of the pictures are not finite.
         """
-        latents = latents / self.autoencoder.config.scaling_factor
-        images = self.autoencoder.decode(latents.to(self.dtype)).float()
+        images = self.pixels(latents).float()
         if not images.isfinite().all():
             raise InputError("these weights or latents give pictures that are not finite numbers")
         return (images / 2 + 0.5).clamp(0, 1)

@@ -161,13 +161,6 @@ def save_film(figures: Iterable[Figure], path: str | Path, seconds: float = 0.3)
         frames[0].save(file, format="GIF", **more)
 
 
-def check_film(path: str | Path) -> None:
-    """InputError if no film can be written at `path`."""
-    if Path(path).suffix.lower() != ".gif":
-        raise InputError(f"{shorten(str(path))} must end in .gif")
-    check_writable(Path(path))
-
-
 def route(start: str, end: str) -> list[tuple[float, float]]:
     """The corners of the arrow between two PARTS, from the edge of one box to that of the other."""
     (x, y), (to_x, to_y), (w, h) = PARTS[start][:2], PARTS[end][:2], BOX
@@ -212,11 +205,16 @@ def diagram(*lit: str) -> Figure:
     return figure
 
 
-def check_name(path: str | Path) -> None:
+def check_name(path: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     """InputError if no picture can be written at `path`."""
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise InputError(f"{shorten(str(path))} must end in {', '.join(SUFFIXES)}")
+    if Path(path).suffix.lower() not in suffixes:
+        raise InputError(f"{shorten(str(path))} must end in {', '.join(suffixes)}")
     check_writable(Path(path))
+
+
+def check_film(path: str | Path) -> None:
+    """InputError if no film can be written at `path`."""
+    check_name(path, (".gif",))
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -72,6 +72,12 @@ class Pretrained:
             network.to(device, dtype)
         return self
 
+    def guiding_clip(self) -> CLIP:
+        """The CLIP that guides. InputError if there is none."""
+        if not self.clip:
+            raise InputError("clip guidance needs a checkpoint with CLIP, and this one has none")
+        return self.clip
+
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write a diffusers pipeline directory, with minisd.json and, if there is CLIP, `clip/`.
 

@@ -138,7 +138,8 @@ def test_extend_makes_another_checkpoint(run, unnamed, tmp_path):
     made = [(tmp_path / name).read_bytes() for name in files]
     assert made[0] != (unnamed / "unet/diffusion_pytorch_model.safetensors").read_bytes()
     kept = json.loads((tmp_path / "new/training.json").read_text())
-    assert kept["stages"]["few_steps"]["pictures"] == 8 * round(0.005 * 700)
+    steps = commands.EXTENSIONS["few-steps"].RECIPE.steps
+    assert kept["stages"]["few_steps"]["pictures"] == 8 * round(0.005 * steps)
     scheduler = json.loads((tmp_path / "new/scheduler/scheduler_config.json").read_text())
     assert scheduler["_class_name"] == "LCMScheduler"
 
@@ -274,6 +275,13 @@ def test_sample_refuses(refused, tiny_weights, option, message):
 )
 def test_evaluate_refuses(refused, tiny_weights, option, message):
     assert message in refused("evaluate", "--weights", tiny_weights, "--json", "n.json", *option)
+
+
+@pytest.mark.parametrize("flag", ["steps", "sampler", "guidance", "rescale", "classifier"])
+def test_evaluate_refuses_what_a_suite_would_ignore(refused, tiny_weights, flag):
+    option = (f"--{flag}", "ddim" if flag == "sampler" else 0)
+    message = refused("evaluate", "--weights", tiny_weights, "--suite", "editing", *option)
+    assert message == f"--suite editing has its own settings: leave out --{flag}"
 
 
 def test_evaluate_says_when_the_judge_is_missing(refused, tiny_weights, monkeypatch):

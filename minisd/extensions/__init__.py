@@ -10,6 +10,8 @@ OPTIONS                  {flag: argparse's arguments}: what it adds to `sample`;
 use(pipe, options, call) with these options: may wrap the pipeline and change the call's arguments
 """
 
+from torch import nn
+
 
 class Wrapper:
     """A pipeline with something added. Everything else is the pipeline's own."""
@@ -19,3 +21,11 @@ class Wrapper:
 
     def __getattr__(self, name: str):
         return getattr(self.pipe, name)
+
+    def to(self, device=None, dtype=None) -> "Wrapper":
+        """Move the pipeline, and what was added to its device. Returns itself."""
+        self.pipe.to(device, dtype)
+        for added in vars(self).values():
+            if isinstance(added, nn.Module):
+                added.to(self.pipe.device)
+        return self

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..checkpoint.extensions import fingerprint, load_extension, save_extension
 from ..data import fits
 from ..diffusion import predictions
-from ..errors import InputError
 from ..models import CLIP
 from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, clip_loss, generator_for, random_timesteps
@@ -52,7 +51,7 @@ def guess(pipe: StableDiffusion, images: Tensor, generator: torch.Generator) -> 
     output, kind = pipe.unet(x_t, t, empty).float(), pipe.schedule.config.prediction_type
     x0, _ = predictions(kind, output, x_t, pipe.schedule.a(t, x_t))
     x0 = x0 + torch.randn(x0.shape, generator=generator, device=x0.device)
-    return pipe.autoencoder.decode(x0 / pipe.autoencoder.config.scaling_factor)
+    return pipe.pixels(x0)
 
 
 def lower(clip: CLIP) -> nn.ModuleList:
@@ -80,18 +79,12 @@ def stands_on(pipe: StableDiffusion) -> str:
     return fingerprint(pipe.unet, pipe.autoencoder, pipe.clip)
 
 
-def copy_clip(pipe: StableDiffusion) -> CLIP:
-    if not pipe.clip:
-        raise InputError("clip guidance needs a checkpoint with CLIP, and this one has none")
-    return copy.deepcopy(pipe.clip)
-
-
 def extend(run: Run, pipe: StableDiffusion) -> ClipGuided:
     """Train the lower half of the image tower on guesses, as CLIP was trained on pictures.
 
     But without hard negatives, which differ in what a blur does not show.
     """
-    clip = copy_clip(pipe).requires_grad_(False)
+    clip = copy.deepcopy(pipe.guiding_clip()).requires_grad_(False)
     lower(clip).requires_grad_(True)
     size = run.recipes["clip_guidance"].batch_size
 
@@ -109,13 +102,13 @@ def extend(run: Run, pipe: StableDiffusion) -> ClipGuided:
 
 def load(folder: Path, pipe: StableDiffusion) -> ClipGuided:
     """The pipeline with that CLIP, from the folder."""
-    clip = copy_clip(pipe)
+    clip = copy.deepcopy(pipe.guiding_clip())
 
     def build() -> nn.Module:
         return lower(clip)
 
     load_extension(folder, "clip-guidance", build, stands_on(pipe))  # loads them where they lie
-    return ClipGuided(pipe, clip)
+    return ClipGuided(pipe, clip.to(pipe.device, pipe.dtype))
 
 
 def use(pipe: StableDiffusion, options, call: dict) -> StableDiffusion:

@@ -21,9 +21,9 @@ from ..models import UNet, UNetConfig
 from ..models.layers import levels, picture, tokens
 from ..models.unet import Attention, timestep_features
 from ..pipeline import StableDiffusion
-from ..training import RECIPES, Run, denoising_loss, generator_for
+from ..training import RECIPES, Run, generator_for
 from ..training.pool import Pool, encode_pool
-from ..training.stages import Stage, model_guidance, train_stage
+from ..training.stages import Stage, train_stage, unet_loss
 from . import Wrapper
 
 RECIPE = RECIPES["unet"]
@@ -100,10 +100,7 @@ def stage(run: Run, pipe: StableDiffusion, pool: Pool, network: type[UNet]) -> S
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("cross resolution", step, run.seed, run.device)
-        x0, context, references = pool.draw(recipe.batch_size, generator)
-        guidance = model_guidance(step / recipe.steps)
-        more = {"references": references, "empty": pool.empty, "guidance": guidance}
-        return denoising_loss(model, pipe.schedule, x0, context, generator, **more)
+        return unet_loss(model, pipe.schedule, pool, recipe, step, generator)
 
     return Stage("cross_resolution", model, loss_of_step, [model])
 

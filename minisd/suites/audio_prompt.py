@@ -5,19 +5,17 @@ to what was heard means the same. Drawn: the judge reads all four attributes as 
 """
 
 import torch
-from tqdm import tqdm
 
 from ..data import ONE
 from ..evaluation import Judge, Table, percent, proportion
 from ..extensions import audio_prompt
 from ..extensions.audio_prompt import Speech, Spoken, join, with_noise
 from ..pipeline import StableDiffusion
-from . import Asked
+from . import Asked, batches
 
 SAMPLES = 1000
 FEWER = 0.4  # share of the samples for all but the first rows
 DECIBELS = (30, 20, 10, 5, 0)  # speech over noise
-BATCH = 100
 
 
 def conditions(speech: Speech, samples: int) -> dict:
@@ -55,8 +53,8 @@ def hear(spoken: Spoken, judge: Judge, speech, voices, decibels, count, seed, la
     wanted, said = captions(count, generator)
     plain = [ONE.say(row) for row in wanted.tolist()]
     understood, answers = [], []
-    for i in tqdm(range(0, count, BATCH), desc=label, unit="batch"):
-        part = said[i : i + BATCH]
+    for some in batches(count, label):
+        part = said[some]
         if voices is None:
             context = spoken.pipe.encode_prompt(part)
         else:

@@ -8,16 +8,15 @@ trained on pictures finds, which rises even where nothing of the caption is draw
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data import ONE
 from ..diffusion import clip_guided, sample
 from ..evaluation import Judge, Table, accuracy, clip_score, percent
 from ..extensions.clip_guidance import SCALE, load
 from ..pipeline import StableDiffusion
-from . import Asked
+from . import Asked, batches
 
-SAMPLES, STEPS, BATCH = 400, 50, 100
+SAMPLES, STEPS = 400, 50
 NONE, TO_X0, THROUGH = "", "to the guess", "through the U-Net"
 STRAIGHT = 3.0  # the scale of the gradient to the guess, which no slope of the U-Net makes smaller
 PICTURES, GUESSES = "CLIP of pictures", "CLIP of guesses"
@@ -61,8 +60,8 @@ def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> list[dict]:
         generator, parts = torch.Generator().manual_seed(asked.seed), []
         about = {"knows": knows, "CLIP": clip, "gradient": gradient, "scale": scale}
         label = " ".join(map(str, about.values()))
-        for i in tqdm(range(0, asked.samples, BATCH), desc=label, unit="batch"):
-            captions = batch.captions[i : i + BATCH]
+        for part in batches(asked.samples, label):
+            captions = batch.captions[part]
             parts.append(draw(using, captions, guidance, gradient, scale, generator))
         images = torch.cat(parts)
         rates = accuracy(judge(images), batch.attributes, ONE)

@@ -7,29 +7,21 @@ digits a picture has room for what is asked and for what must not be.
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data import ONE, TWO
 from ..evaluation import Judge, Table, percent, proportion
 from ..pipeline import StableDiffusion
-from . import Asked
+from . import Asked, batches, say
 
-SAMPLES, BATCH = 400, 100
+SAMPLES = 400
 SCALES = (1.0, 1.5, 2.0, 3.0)
 PARTS = {"digit": 0, "colour": 1, "position": 3}
-
-
-def say(attributes: Tensor, *named: int) -> list[str]:
-    """Captions of one digit that name these attributes."""
-    mentioned = tuple(i in named for i in range(4))
-    return [ONE.say(c, mentioned) for c in attributes.tolist()]
 
 
 def draw(pipe, prompts: list[str], combine, scale: float, seed: int, label: str) -> Tensor:
     """Pictures (B, 3, S, S) in [-1, 1]; combine: [(as many other prompts, weight)]."""
     generator, parts = torch.Generator().manual_seed(seed), []
-    for i in tqdm(range(0, len(prompts), BATCH), desc=label, unit="batch"):
-        some = slice(i, i + BATCH)
+    for some in batches(len(prompts), label):
         also = [(texts[some], weight) for texts, weight in combine]
         options = {"combine": also, "guidance_scale": scale, "output_type": "pt"}
         parts.append(pipe(prompts[some], generator=generator, **options).images.cpu())

@@ -10,13 +10,12 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data import ONE
 from ..edit import exchange, prompt_to_prompt
 from ..evaluation import Judge, Table, percent, proportion, psnr
 from ..pipeline import StableDiffusion
-from . import Asked
+from . import Asked, batches, say
 
 STEPS, SCALE, KEEP = 25, 3.0, 0.6
 BACK = 50  # steps of the inversion that is drawn again
@@ -24,7 +23,6 @@ STRENGTHS = (0.4, 0.5, 0.65, 0.8)
 SAMPLES = 100
 SAME = 0.8  # correlation of two grey pictures above which their strokes count as the same
 DIGIT, COLOUR, SIZE, POSITION = range(4)
-BATCH = 100
 
 
 def sdedit(pipe, image, old, new, strength: float) -> Tensor:
@@ -58,11 +56,6 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     return (x * y).sum(dim=1) / (x.square().sum(dim=1) * y.square().sum(dim=1)).sqrt()
 
 
-def say(attributes: Tensor, place: bool = False) -> list[str]:
-    """Captions that name digit and colour, and the place if asked."""
-    return [ONE.say(c, (True, True, False, place)) for c in attributes.tolist()]
-
-
 def scenes(samples: int, seed: int):
     """Test pictures (n, 3, S, S) in [0, 1], their attributes (n, 4), and a generator for edits."""
     generator = torch.Generator().manual_seed(seed)
@@ -84,7 +77,8 @@ def rates(judge: Judge, images: Tensor, wanted: Tensor, changed: int, before: Te
 def one_edit(pipe, judge: Judge, name: str, way: str, strength: float, scenes: tuple) -> dict:
     images, attributes, wanted = scenes
     column = EDITS[name]
-    old, new = (say(a, column == POSITION) for a in (attributes, wanted))
+    named = [DIGIT, COLOUR, *([POSITION] if column == POSITION else [])]
+    old, new = (say(a, *named) for a in (attributes, wanted))
     edited = run(WAYS[way], pipe, images, old, new, strength)
     return rates(judge, edited, wanted, column, images)
 
@@ -119,8 +113,7 @@ def best(pipe: StableDiffusion, judge: Judge, samples: int, seed: int) -> dict:
 
 def run(edit, pipe, images: Tensor, old: list[str], new: list[str], strength: float) -> Tensor:
     parts = []
-    for i in tqdm(range(0, len(images), BATCH), desc=f"strength {strength}", unit="batch"):
-        part = slice(i, i + BATCH)
+    for part in batches(len(images), f"strength {strength}"):
         parts.append(edit(pipe, images[part], old[part], new[part], strength=strength).cpu())
     return torch.cat(parts)
 
@@ -128,7 +121,7 @@ def run(edit, pipe, images: Tensor, old: list[str], new: list[str], strength: fl
 def there_and_back(pipe: StableDiffusion, samples: int, seed: int) -> float:
     """PSNR, in dB, of pictures inverted to noise and drawn again, against what decoding gives."""
     images, attributes, _ = scenes(samples, seed)
-    captions = say(attributes)
+    captions = say(attributes, DIGIT, COLOUR)
     latents = pipe.invert(images, captions, BACK)
     options = {"num_inference_steps": BACK, "sampler": "ddim", "guidance_scale": 1.0}
     drawn = pipe(captions, latents=latents, output_type="pt", **options).images
@@ -144,8 +137,7 @@ def holes(pipe: StableDiffusion, judge: Judge, samples: int, seed: int) -> dict:
     mask = around(attributes)
     captions = [ONE.say(c) for c in wanted.tolist()]
     parts = []
-    for i in tqdm(range(0, samples, BATCH), desc="inpainting", unit="batch"):
-        part = slice(i, i + BATCH)
+    for part in batches(samples, "inpainting"):
         options = {"image": images[part], "mask_image": mask[part], "generator": generator}
         parts.append(pipe(captions[part], output_type="pt", **options).images.cpu())
     drawn = torch.cat(parts)

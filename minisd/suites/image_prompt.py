@@ -6,14 +6,13 @@ another colour and another place. The words should have those; the rest should b
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data import ONE
 from ..evaluation import Judge, Table, percent, proportion
 from ..extensions.image_prompt import NAME, ImagePrompted, load
 from ..pipeline import StableDiffusion
-from . import Asked
-from .editing import BATCH, COLOUR, POSITION, SAME, correlation, other, scenes
+from . import Asked, batches, say
+from .editing import COLOUR, POSITION, SAME, correlation, other, scenes
 
 SAMPLES = 400
 SCALES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -25,8 +24,7 @@ def draw(
 ) -> Tensor:
     """One for each picture (n, 3, S, S), with the default settings."""
     parts, options = [], {"image_prompt_scale": scale, "generator": generator, "output_type": "pt"}
-    for i in tqdm(range(0, len(images), BATCH), desc=f"scale {scale}", unit="batch"):
-        part = slice(i, i + BATCH)
+    for part in batches(len(images), f"scale {scale}"):
         parts.append(pipe(captions[part], image_prompt=images[part], **options).images.cpu())
     return torch.cat(parts)
 
@@ -52,8 +50,7 @@ def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:
     wanted = attributes.clone()
     for column in NAMED:
         wanted[:, column] = other(wanted[:, column], len(ONE.values[column]), generator)
-    words = [i in NAMED for i in range(4)]
-    captions = [ONE.say(c, words) for c in wanted.tolist()]  # "a blue digit at the top left"
+    captions = say(wanted, *NAMED)  # "a blue digit at the top left"
     both = {}
     for scale in SCALES:
         right = judge(2 * draw(prompted, captions, images, scale, generator) - 1).cpu() == wanted

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..call import SamplingDefaults
 from ..checkpoint import check_configs, write_json
 from ..data import POOL_BATCH, fits
+from ..diffusion import NoiseSchedule
 from ..errors import InputError
 from ..files import check_writable
 from ..machine import describe
@@ -17,7 +18,7 @@ from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from ..pipeline import StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
-from .loop import generator_for, repeat_bits, train
+from .loop import Recipe, generator_for, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .pool import REFERENCES, Pool, encode_pool
 from .run import NETWORKS, Run
@@ -84,16 +85,27 @@ def unet_stage(run: Run, pool: Pool) -> Stage:
     """Stage 3: predict v in noised latents, given their captions."""
     torch.manual_seed(run.seed + 2)
     model = UNet(run.unet_config).to(run.device)
-    size = run.recipes["unet"].batch_size
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
-        x0, context, references = pool.draw(size, generator)
-        guidance = model_guidance(step / run.recipes["unet"].steps)
-        more = {"references": references, "empty": pool.empty, "guidance": guidance}
-        return denoising_loss(model, run.schedule, x0, context, generator, **more)
+        return unet_loss(model, run.schedule, pool, run.recipes["unet"], step, generator)
 
     return Stage("unet", model, loss_of_step, [model])
+
+
+def unet_loss(
+    model: UNet,
+    schedule: NoiseSchedule,
+    pool: Pool,
+    recipe: Recipe,
+    step: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """The loss of one step of a U-Net's training, on a batch of the pool."""
+    x0, context, references = pool.draw(recipe.batch_size, generator)
+    guidance = model_guidance(step / recipe.steps)
+    more = {"references": references, "empty": pool.empty, "guidance": guidance}
+    return denoising_loss(model, schedule, x0, context, generator, **more)
 
 
 def model_guidance(share: float) -> float:

@@ -172,7 +172,7 @@ def test_the_suite_trains_both_networks_and_goes_on_where_it_was(small_suite, mo
     def never(*_):
         raise AssertionError("it trains anew")
 
-    monkeypatch.setattr("minisd.extensions.cross_resolution.denoising_loss", never)
+    monkeypatch.setattr("minisd.extensions.cross_resolution.unet_loss", never)
     assert suite.measure(pipe, judge, asked) == results
 
 
