@@ -29,7 +29,7 @@ from torch import Tensor
 
 from minisd.data import ONE
 from minisd.errors import InputError
-from minisd.extensions.audio_prompt import MU, RATE, read_wav, resample
+from minisd.extensions.audio_prompt import MU, RATE, read_wav, resample, trim
 from minisd.files import open_atomically
 
 ACCENTS = "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029"
@@ -106,12 +106,6 @@ def captions(number: int) -> list[str]:
 def loud(wave: Tensor) -> Tensor:
     """As loud as every other."""
     return wave / wave.abs().max()
-
-
-def trim(wave: Tensor) -> Tensor:
-    """Without what is quiet before and after."""
-    heard = (wave.abs() > 0.03 * wave.abs().max()).nonzero()
-    return wave[heard.min() : heard.max() + 1]
 
 
 def cut(speak: Espeak, voice: str, number: int) -> dict[str, Tensor]:

@@ -74,12 +74,15 @@ def read_wav(path: Path) -> Tensor:
     return resample(torch.from_numpy(samples).float(), rate, RATE)
 
 
+def trim(x: Tensor) -> Tensor:
+    """Sound (T,) without what is quiet before and after."""
+    loud = (x.abs() >= 0.03 * x.abs().max()).nonzero()
+    return x[loud.min() : loud.max() + 1]
+
+
 @cache
 def mel_filters() -> Tensor:
-    """Triangles that sum the spectrum into bands, as wide as people tell pitches apart.
-
-    (MELS, WINDOW // 2 + 1). mel = 2595 log10(1 + f / 700), from 0 to RATE / 2.
-    """
+    """Triangles of equal width on the ear's scale, 2595 log10(1 + f / 700): (MELS, F)."""
     most = 2595 * math.log10(1 + RATE / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, most, MELS + 2) / 2595) - 1)  # (MELS + 2,) in Hz
     f = torch.linspace(0, RATE / 2, WINDOW // 2 + 1)  # (F,) in Hz
@@ -90,10 +93,7 @@ def mel_filters() -> Tensor:
 
 
 def log_mel(x: Tensor) -> Tensor:
-    """Sound (B, T) -> log-mel spectrogram (B, MELS, 1 + T // HOP), scaled as Whisper's.
-
-    What is 80 dB below the loudest counts as silence; the rest comes to lie around [-1, 1].
-    """
+    """Sound (B, T) -> Whisper's log-mel spectrogram (B, MELS, 1 + T // HOP), 80 dB deep."""
     window = torch.hann_window(WINDOW, device=x.device)
     spectrum = torch.stft(x, WINDOW, HOP, window=window, return_complex=True)  # (B, F, N)
     power = mel_filters().to(x.device) @ spectrum.abs().square()  # (B, MELS, N)
@@ -259,8 +259,9 @@ class Spoken(Wrapper):
     @torch.no_grad()
     def listen(self, audio: Path | Tensor) -> Tensor:
         """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
-        x = audio if isinstance(audio, Tensor) else read_wav(audio)
-        x = check_tensor("audio", x[None] if x.dim() == 1 else x, None, None)
+        if not isinstance(audio, Tensor):
+            audio = F.pad(trim(read_wav(audio)), (RATE // 10, RATE // 10))  # as in training
+        x = check_tensor("audio", audio[None] if audio.dim() == 1 else audio, None, None)
         if x.shape[1] < WINDOW or x.abs().amax(dim=1).min() < 1e-3:  # -60 dB
             raise InputError("there is nothing to hear in the audio; record a caption")
         return self.encoder(x.to(self.pipe.device))
@@ -295,19 +296,19 @@ def extend(run: Run, pipe) -> Spoken:
     if run.dataset.name != ONE.name:
         raise InputError(f"{SPEECH.name} has the words of one digit only, not {run.dataset.name}")
     torch.manual_seed(run.seed)
-    config = pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size
-    speech = Speech()
-    encoder = AudioEncoder(AudioConfig(*config, len(speech.words))).to(run.device)
-    combinations = ONE.all_combinations()
-    recipe, (first, last) = run.recipes["audio_prompt"], MENTIONED
-    size, steps = recipe.batch_size, recipe.steps
+    speech, combinations, (first, last) = Speech(), ONE.all_combinations(), MENTIONED
+    recipe = run.recipes["audio_prompt"]
+    size = (recipe.batch_size,)
+    config = pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size, len(speech.words)
+    encoder = AudioEncoder(AudioConfig(*config)).to(run.device)
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("spoken captions", step, run.seed)
-        chosen = combinations[torch.randint(len(combinations), (size,), generator=generator)]
-        share = first + (last - first) * min(1, 3 * step / steps)  # short captions come first
+        chosen = combinations[torch.randint(len(combinations), size, generator=generator)]
+        longer = min(1, 3 * step / recipe.steps)  # short captions come first
+        share = first + (last - first) * longer
         mentioned = torch.rand(chosen.shape, generator=generator) < share
-        phrasings = torch.randint(len(ONE.phrasings), (size,), generator=generator).tolist()
+        phrasings = torch.randint(len(ONE.phrasings), size, generator=generator).tolist()
         rows = list(zip(chosen.tolist(), mentioned.tolist()))
         said = [ONE.say(*row, ONE.phrasings[i]) for row, i in zip(rows, phrasings)]
         with torch.no_grad():

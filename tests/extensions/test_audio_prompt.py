@@ -120,11 +120,11 @@ def test_a_bad_file_is_told_in_one_line(message, tmp_path):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("x", [torch.zeros(RATE), tone(440, 0.01)])
-def test_silence_and_a_click_are_told(x, tiny_pipe, tmp_path):
+def test_silence_and_less_than_a_window_are_told(tiny_pipe, tmp_path):
     spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
-    with pytest.raises(InputError, match="nothing to hear"):
-        spoken.listen(write_wav(tmp_path / "say.wav", x))
+    for audio in (write_wav(tmp_path / "say.wav", torch.zeros(RATE)), tone(440, 0.01)):
+        with pytest.raises(InputError, match="nothing to hear"):
+            spoken.listen(audio)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,14 @@ def test_a_bad_tensor_is_told_as_well(audio, tiny_pipe):
     spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
     with pytest.raises(InputError, match="audio"):
         spoken.listen(audio)
+
+
+def test_when_it_is_said_in_a_file_does_not_matter(tiny_pipe, tmp_path):
+    spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
+    x = 0.3 * torch.randn(RATE, generator=seeded())
+    early, late = (torch.nn.functional.pad(x, space) for space in ((0, 50), (30_000, 9_000)))
+    contexts = [spoken.listen(write_wav(tmp_path / "say.wav", y)) for y in (early, late)]
+    torch.testing.assert_close(*contexts)
 
 
 # The spectrogram
