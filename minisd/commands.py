@@ -22,7 +22,16 @@ from .machine import describe, pick_device
 from .pictures import open_picture
 from .pipeline import StableDiffusion
 from .text import utf8
-from .training import NETWORKS, Run, override, parallel, recipes_for, train_all, train_tokenizer
+from .training import (
+    NETWORKS,
+    Run,
+    override,
+    parallel,
+    recipes_for,
+    run_on,
+    train_all,
+    train_tokenizer,
+)
 from .training.stages import begin, check, check_folder, estimate, save
 
 
@@ -68,7 +77,7 @@ def extend(o: Namespace) -> None:
     dataset = dataset_of(pipe, o)
     name, extension = o.name.replace("-", "_"), EXTENSIONS[o.name]
     recipes = override(recipes_for(dataset, o.effort, {name: extension.RECIPE}), o.recipe)
-    run = Run(o.out or Path("runs/extensions") / o.name, dataset, o.seed, device, recipes)
+    run = run_on(pipe, o.out or Path("runs/extensions") / o.name, dataset, o.seed, recipes)
     with parallel.processes(device):
         check_folder(run, o.resume)
         begin(run)

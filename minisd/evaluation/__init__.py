@@ -10,6 +10,7 @@ from .metrics import (
     frechet_distance,
     proportion,
     psnr,
+    share,
     wilson_interval,
 )
 from .reader import train_judge

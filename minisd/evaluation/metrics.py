@@ -22,9 +22,13 @@ def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, flo
 
 def proportion(right: Tensor) -> dict:
     """(B,) bool -> the share that is right, with its Wilson interval, as JSON holds it."""
-    count, total = int(right.sum()), len(right)
-    low, high = wilson_interval(count, total)
-    return {"rate": count / total, "low": low, "high": high, "right": count, "of": total}
+    return share(int(right.sum()), len(right))
+
+
+def share(right: int, total: int) -> dict:
+    """So many of so many, as `proportion` gives it."""
+    low, high = wilson_interval(right, total)
+    return {"rate": right / total, "low": low, "high": high, "right": right, "of": total}
 
 
 def accuracy(answers: Tensor, truth: Tensor, world: World) -> dict[str, dict]:

@@ -21,9 +21,9 @@ from ..models import UNet, UNetConfig
 from ..models.layers import levels, picture, tokens
 from ..models.unet import Attention, timestep_features
 from ..pipeline import StableDiffusion
-from ..training import RECIPES, Run, generator_for
-from ..training.pool import Pool, encode_pool
-from ..training.stages import Stage, train_stage, unet_loss
+from ..training import RECIPES, Run
+from ..training.pool import encode_pool
+from ..training.stages import train_stage, unet_stage
 from . import Wrapper
 
 RECIPE = RECIPES["unet"]
@@ -93,18 +93,6 @@ class CrossResolutionUNet(UNet):
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # (B, 4, H, W)
 
 
-def stage(run: Run, pipe: StableDiffusion, pool: Pool, network: type[UNet]) -> Stage:
-    """A U-Net of that class from nothing, and the usual loss; the two start as one function."""
-    torch.manual_seed(run.seed)
-    model, recipe = network(pipe.unet.config).to(run.device), run.recipes["cross_resolution"]
-
-    def loss_of_step(step: int) -> Tensor:
-        generator = generator_for("cross resolution", step, run.seed, run.device)
-        return unet_loss(model, pipe.schedule, pool, recipe, step, generator)
-
-    return Stage("cross_resolution", model, loss_of_step, [model])
-
-
 class CrossResolutionDiffusion(Wrapper):
     """The pipeline with that U-Net in place of its own."""
 
@@ -126,7 +114,7 @@ def stands_on(pipe: StableDiffusion) -> str:
 def extend(run: Run, pipe: StableDiffusion) -> CrossResolutionDiffusion:
     """Train the U-Net from nothing, on the pipeline's own autoencoder and text encoder."""
     pool = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
-    unet = train_stage(run, stage(run, pipe, pool, CrossResolutionUNet))
+    unet = train_stage(run, unet_stage(run, pool, "cross_resolution", CrossResolutionUNet))
     return CrossResolutionDiffusion(pipe, unet)
 
 

@@ -83,6 +83,13 @@ class Run:
         return replace(self.networks["unet"], **shape, cross_attention_dim=width)
 
 
+def run_on(pipe, folder: Path, dataset: Dataset, seed: int, recipes: Mapping[str, Recipe]) -> Run:
+    """A run on top of a checkpoint: its networks, its schedule, its device."""
+    parts = {"autoencoder": pipe.autoencoder, "text": pipe.text_encoder, "unet": pipe.unet}
+    networks = NETWORKS | {name: network.config for name, network in parts.items()}
+    return Run(folder, dataset, seed, pipe.device, recipes, networks, pipe.schedule)
+
+
 def override(configs: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Configurations {name: dataclass} changed by strings `name.field=value`.
 

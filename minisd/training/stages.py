@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..call import SamplingDefaults
 from ..checkpoint import check_configs, write_json
 from ..data import POOL_BATCH, fits
-from ..diffusion import NoiseSchedule
 from ..errors import InputError
 from ..files import check_writable
 from ..machine import describe
@@ -18,7 +17,7 @@ from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from ..pipeline import StableDiffusion
 from ..tokenizer import Tokenizer
 from . import parallel
-from .loop import Recipe, generator_for, repeat_bits, train
+from .loop import generator_for, repeat_bits, train
 from .losses import autoencoder_loss, clip_loss, denoising_loss
 from .pool import REFERENCES, Pool, encode_pool
 from .run import NETWORKS, Run
@@ -81,31 +80,19 @@ def clip_stage(run: Run, tokenizer: Tokenizer) -> Stage:
     return Stage("clip", model, loss_of_step, [model.vision_model, model.text_model])
 
 
-def unet_stage(run: Run, pool: Pool) -> Stage:
-    """Stage 3: predict v in noised latents, given their captions."""
+def unet_stage(run: Run, pool: Pool, name: str = "unet", network: type[UNet] = UNet) -> Stage:
+    """Stage 3: predict v in noised latents, given their captions. Extensions name their own."""
     torch.manual_seed(run.seed + 2)
-    model = UNet(run.unet_config).to(run.device)
+    model, recipe = network(run.unet_config).to(run.device), run.recipes[name]
 
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for(LATENT_NOISE, step, run.seed, run.device)
-        return unet_loss(model, run.schedule, pool, run.recipes["unet"], step, generator)
+        x0, context, references = pool.draw(recipe.batch_size, generator)
+        guidance = model_guidance(step / recipe.steps)
+        more = {"references": references, "empty": pool.empty, "guidance": guidance}
+        return denoising_loss(model, run.schedule, x0, context, generator, **more)
 
-    return Stage("unet", model, loss_of_step, [model])
-
-
-def unet_loss(
-    model: UNet,
-    schedule: NoiseSchedule,
-    pool: Pool,
-    recipe: Recipe,
-    step: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """The loss of one step of a U-Net's training, on a batch of the pool."""
-    x0, context, references = pool.draw(recipe.batch_size, generator)
-    guidance = model_guidance(step / recipe.steps)
-    more = {"references": references, "empty": pool.empty, "guidance": guidance}
-    return denoising_loss(model, schedule, x0, context, generator, **more)
+    return Stage(name, model, loss_of_step, [model])
 
 
 def model_guidance(share: float) -> float:

@@ -9,11 +9,11 @@ from minisd.checkpoint import write_json
 from minisd.data import OneDigit
 from minisd.errors import InputError
 from minisd.evaluation import Judge, to_text
-from minisd.extensions.cross_resolution import CrossResolutionUNet, extend, load, positions, stage
+from minisd.extensions.cross_resolution import CrossResolutionUNet, extend, load, positions
 from minisd.models import UNet, UNetConfig, parameter_count
 from minisd.suites import Asked
 from minisd.suites import cross_resolution as suite
-from minisd.training import Recipe, Run
+from minisd.training import Recipe, run_on
 from minisd.training.pool import encode_pool
 from tests.helpers import TINY_UNET, make_tiny_pipe, wake
 
@@ -75,24 +75,25 @@ def test_the_same_place_has_the_same_position_at_every_resolution():
     assert columns.tolist() == [[0, 1, 2, 3]] * 4
 
 
-def small_run(folder, **changes):
+def small_run(pipe, folder):
     recipe = {"cross_resolution": Recipe(steps=3, batch_size=8)}
-    return replace(Run(folder, OneDigit(pool_size=500), recipes=recipe), **changes)
+    return run_on(pipe, folder, OneDigit(pool_size=500), 0, recipe)
 
 
 def test_both_networks_are_trained_on_the_same_batches_from_the_same_weights(tmp_path):
-    pipe, run = make_tiny_pipe(), small_run(tmp_path)
+    pipe = make_tiny_pipe()
+    run = small_run(pipe, tmp_path)
     pool = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
-    losses = [stage(run, pipe, pool, kind).loss_of_step(0) for kind in (UNet, CrossResolutionUNet)]
-    assert losses[0].item() == losses[1].item() > 0
-    other = stage(replace(run, seed=1), pipe, pool, UNet).loss_of_step(0)
-    assert other.item() != losses[0].item()
+    losses = [suite.stage_of(run, pool, name).loss_of_step(0).item() for name in suite.NETWORKS]
+    assert losses[0] == losses[1] > 0
+    assert suite.stage_of(replace(run, seed=1), pool, "usual").loss_of_step(0) != losses[0]
 
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
     """(a tiny pipeline, the same with another U-Net, the folder where that is written)"""
-    pipe, run = make_tiny_pipe(), small_run(tmp_path_factory.mktemp("run"))
+    pipe = make_tiny_pipe()
+    run = small_run(pipe, tmp_path_factory.mktemp("run"))
     run.working.mkdir()
     made = extend(run, pipe)
     made.save_pretrained(run.folder)
@@ -149,7 +150,6 @@ def small_suite(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "FOLDER", tmp_path)
     monkeypatch.setattr(suite, "RECIPE", Recipe(steps=2, batch_size=8))
     monkeypatch.setattr(suite, "SEEDS", 2)
-    monkeypatch.setattr(suite, "ROUNDS", 1)
     monkeypatch.setattr(suite, "TIMED", 2)
     return tmp_path
 
@@ -172,21 +172,16 @@ def test_the_suite_trains_both_networks_and_goes_on_where_it_was(small_suite, mo
     def never(*_):
         raise AssertionError("it trains anew")
 
-    monkeypatch.setattr("minisd.extensions.cross_resolution.unet_loss", never)
+    monkeypatch.setattr("minisd.training.stages.denoising_loss", never)
     assert suite.measure(pipe, judge, asked) == results
 
 
 def test_the_steps_are_those_that_fit_into_the_seconds(small_suite, monkeypatch):
-    """A clock on which a step of the usual network takes 0.1 s, one of the other 0.4 s."""
-    pipe, now = make_tiny_pipe(), [0.0]
+    pipe = make_tiny_pipe()
     run = suite.run_of(pipe, "pool", 0, 1)
     pool = encode_pool(run, pipe.autoencoder, pipe.tokenizer, pipe.text_encoder)
-
-    def tick(model, loss_of_step, recipe, label):
-        now[0] += recipe.steps * (0.4 if isinstance(model, CrossResolutionUNet) else 0.1)
-
-    monkeypatch.setattr(suite, "train", tick)
-    monkeypatch.setattr(suite.time, "process_time", lambda: now[0])
+    seconds = {"usual": 0.1, "cross-resolution": 0.4}
+    monkeypatch.setattr(suite, "seconds_a_step", lambda stages, recipe: seconds)
     cost = suite.costs(pipe, pool)
     assert {name: c["steps"] for name, c in cost.items()} == {
         "usual": 1800,
