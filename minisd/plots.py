@@ -91,6 +91,21 @@ def gallery(
     return figure
 
 
+def sheet(rows: dict[str, list[tuple]]) -> Figure:
+    """Rows of (picture or map, caption) pairs, each row under its name. Maps fill their square."""
+    columns = max(map(len, rows.values()))
+    figure = plt.figure(figsize=(1.35 * columns, 1.95 * len(rows)), layout="constrained")
+    for part, (name, row) in zip(figure.subfigures(len(rows), squeeze=False).flat, rows.items()):
+        part.suptitle(name, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        for axis, (image, caption) in zip(part.subplots(1, columns), row):
+            axis.imshow(to_array(image), aspect="auto", cmap="magma", interpolation="nearest")
+            axis.set_title(wrap(caption), fontsize=7, y=-0.06, va="top", parse_math=False)
+        for axis in part.axes:
+            axis.set_box_aspect(1)
+            axis.axis("off")
+    return figure
+
+
 def curves(lines: dict, xlabel: str, ylabel: str, x=None, title: str = "", smooth=1) -> Figure:
     """Lines {label: values} over one axis, which counts from 0 if `x` is None.
 

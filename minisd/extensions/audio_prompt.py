@@ -27,13 +27,15 @@ from ..checkpoint import fingerprint, load_extension, save_extension
 from ..data import ONE
 from ..errors import InputError, quote
 from ..files import SHIPPED
+from ..models import UNet
 from ..models.clip import TransformerEncoder
 from ..models.layers import matrices_between
+from ..models.unet import timestep_features
 from ..training import Recipe, Run, generator_for
 from ..training.stages import Stage, train_stage
 from . import Wrapper
 
-RECIPE = Recipe(steps=2200, batch_size=16, learning_rate=3e-3)
+RECIPE = Recipe(steps=4400, batch_size=16, learning_rate=3e-3)
 SPEECH = SHIPPED / "speech.npz"
 RATE = 8000  # samples a second, as on the telephone
 WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
@@ -83,12 +85,12 @@ def trim(x: Tensor) -> Tensor:
 @cache
 def mel_filters() -> Tensor:
     """Triangles of equal width on the ear's scale, 2595 log10(1 + f / 700): (MELS, F)."""
-    most = 2595 * math.log10(1 + RATE / 2 / 700)
-    edges = 700 * (10 ** (torch.linspace(0, most, MELS + 2) / 2595) - 1)  # (MELS + 2,) in Hz
+    mel = torch.linspace(0, 2595 * math.log10(1 + RATE / 2 / 700), MELS + 2)
+    edges = 700 * (10 ** (mel / 2595) - 1)  # (MELS + 2,) in Hz
     f = torch.linspace(0, RATE / 2, WINDOW // 2 + 1)  # (F,) in Hz
     left, centre, right = (edges[i : i + MELS, None] for i in range(3))  # (MELS, 1)
-    up, down = (f - left) / (centre - left), (right - f) / (right - centre)
-    filters = torch.minimum(up, down).clamp(min=0)  # (MELS, F)
+    up_down = (f - left) / (centre - left), (right - f) / (right - centre)
+    filters = torch.minimum(*up_down).clamp(min=0)  # (MELS, F)
     return filters / filters.sum(dim=1, keepdim=True).clamp(min=1e-6)
 
 
@@ -100,14 +102,6 @@ def log_mel(x: Tensor) -> Tensor:
     log = power.clamp(min=1e-10).log10()
     log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8)
     return (log + 4) / 4  # (B, MELS, N)
-
-
-def sinusoids(length: int, channels: int, device) -> Tensor:
-    """Positions as sines and cosines, (length, channels): Vaswani et al. 2017, section 3.5."""
-    half = channels // 2
-    frequencies = 10_000 ** (-torch.arange(half, device=device) / (half - 1))
-    angles = torch.arange(length, device=device)[:, None] * frequencies  # (length, C / 2)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (length, C)
 
 
 @dataclass(frozen=True)
@@ -127,9 +121,9 @@ class AudioConfig:
 class AudioEncoder(nn.Module):
     """Sound (B, T) at RATE -> the context that the U-Net reads (B, L, D).
 
-    Whisper's encoder, but eight spectra become one state, not two, and each band is normalised over
-    time, so that neither microphone nor loudness counts. In place of Whisper's decoder, L queries
-    stand in the row with the states and gather what the text encoder would say.
+    Whisper's encoder, but eight spectra become one state, and each band is normalised over time, so
+    that neither microphone nor loudness counts. In place of its decoder, L queries stand in the row
+    with the states and gather what the text encoder would say.
     """
 
     def __init__(self, config: AudioConfig):
@@ -153,7 +147,8 @@ class AudioEncoder(nn.Module):
         x = F.instance_norm(log_mel(x))  # (B, MELS, N)
         x = F.gelu(self.conv1(x))  # (B, C, N / 2)
         x = self.conv2(x).transpose(1, 2)  # (B, N / 8, C)
-        x = self.pre_layer_norm(F.gelu(x)) + sinusoids(*x.shape[1:], x.device)
+        times = torch.arange(x.shape[1], device=x.device)
+        x = self.pre_layer_norm(F.gelu(x)) + timestep_features(times, x.shape[2])
         queries = self.queries.expand(len(x), -1, -1)  # (B, L, C)
         return self.final_layer_norm(self.encoder(torch.cat([queries, x], dim=1)))
 
@@ -161,16 +156,25 @@ class AudioEncoder(nn.Module):
         return self.projection(self.states(x)[:, : self.config.context_length])  # (B, L, D)
 
 
-def hearing_loss(encoder: AudioEncoder, x: Tensor, target: Tensor, spoken: Tensor) -> Tensor:
+def readings(unet: UNet) -> Tensor:
+    """The U-Net's keys and values of a token are linear in its context: their matrix (K, D)."""
+    layers = [layer for name, layer in unet.named_modules() if name.endswith("attn2")]
+    weights = [w.weight for layer in layers for w in (layer.to_k, layer.to_v)]  # (C, D) each
+    return torch.cat([w / w.norm(dim=1).mean() for w in weights]).detach()
+
+
+def hearing_loss(encoder, x: Tensor, target: Tensor, spoken: Tensor, reading: Tensor) -> Tensor:
     """How far the sound's context is from the text's, and how far each state is from its word.
 
-    x (B, T), target (B, L, D), spoken (B, T): the number of the word at each moment, 0 for none.
-    Without the second part it is learnt very slowly which of all the sounds made the difference.
+    x (B, T), target (B, L, D), spoken (B, T): the number of the word at each moment, or 0. Half of
+    the first is measured after reading (K, D), as the U-Net does. Without the second it is learnt
+    very slowly which of all the sounds made the difference.
     """
     length, spoken = encoder.config.context_length, spoken[:, ::STATE].long()  # (B, M)
     queries, sounds = encoder.states(x).tensor_split([length], dim=1)
     named = encoder.words(sounds[:, : spoken.shape[1]]).transpose(1, 2)  # (B, 1 + words, M)
-    to_text = F.mse_loss(encoder.projection(queries), target)
+    apart = encoder.projection(queries) - target  # (B, L, D)
+    to_text = (apart.square().mean() + (apart @ reading.T).square().mean()) / 2
     return to_text + WORDS * F.cross_entropy(named, spoken)
 
 
@@ -213,16 +217,15 @@ def join(said: list[Tensor], generator: torch.Generator) -> Tensor:
     """Several of (2, T) -> (2, B, T): each begins anywhere in the silence that is left."""
     longest = max(x.shape[1] for x in said) * (1 + 0.2 * torch.rand((), generator=generator).item())
     batch = torch.zeros(2, len(said), (int(longest) // 4000 + 1) * 4000)  # round, for fast FFTs
-    for i, share in enumerate(torch.rand(len(said), generator=generator).tolist()):
-        start = int(share * (batch.shape[2] - said[i].shape[1]))
-        batch[:, i, start : start + said[i].shape[1]] = said[i]
+    for i, (x, share) in enumerate(zip(said, torch.rand(len(said), generator=generator).tolist())):
+        start = int(share * (batch.shape[2] - x.shape[1]))
+        batch[:, i, start : start + x.shape[1]] = x
     return batch
 
 
 def in_a_room(x: Tensor, generator: torch.Generator) -> Tensor:
     """Echoes: (B, T) -> (B, T), convolved with noise that dies away in 5 to 100 milliseconds."""
-    chance = torch.rand(2, len(x), 1, generator=generator)
-    t = torch.arange(RATE // 4) / RATE  # (K,) seconds
+    chance, t = torch.rand(2, len(x), 1, generator=generator), torch.arange(RATE // 4) / RATE
     echo = torch.randn(len(x), len(t), generator=generator) * (-t / (0.005 * 20 ** chance[0])).exp()
     echo = 0.5 * chance[1] * echo / echo.norm(dim=1, keepdim=True)  # (B, K)
     echo[:, 0] += 1
@@ -259,9 +262,8 @@ class Spoken(Wrapper):
     @torch.no_grad()
     def listen(self, audio: Path | Tensor) -> Tensor:
         """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
-        if not isinstance(audio, Tensor):
-            audio = F.pad(trim(read_wav(audio)), (RATE // 10, RATE // 10))  # as in training
-        x = check_tensor("audio", audio[None] if audio.dim() == 1 else audio, None, None)
+        x = audio if isinstance(audio, Tensor) else F.pad(trim(read_wav(audio)), [RATE // 10] * 2)
+        x = check_tensor("audio", x[None] if x.dim() == 1 else x, None, None)
         if x.shape[1] < WINDOW or x.abs().amax(dim=1).min() < 1e-3:  # -60 dB
             raise InputError("there is nothing to hear in the audio; record a caption")
         return self.encoder(x.to(self.pipe.device))
@@ -297,7 +299,7 @@ def extend(run: Run, pipe) -> Spoken:
         raise InputError(f"{SPEECH.name} has the words of one digit only, not {run.dataset.name}")
     torch.manual_seed(run.seed)
     speech, combinations, (first, last) = Speech(), ONE.all_combinations(), MENTIONED
-    recipe = run.recipes["audio_prompt"]
+    recipe, reading = run.recipes["audio_prompt"], readings(pipe.unet)
     size = (recipe.batch_size,)
     config = pipe.tokenizer.max_length, pipe.text_encoder.config.hidden_size, len(speech.words)
     encoder = AudioEncoder(AudioConfig(*config)).to(run.device)
@@ -305,18 +307,15 @@ def extend(run: Run, pipe) -> Spoken:
     def loss_of_step(step: int) -> Tensor:
         generator = generator_for("spoken captions", step, run.seed)
         chosen = combinations[torch.randint(len(combinations), size, generator=generator)]
-        longer = min(1, 3 * step / recipe.steps)  # short captions come first
-        share = first + (last - first) * longer
+        share = first + (last - first) * min(1, 3 * step / recipe.steps)  # short captions first
         mentioned = torch.rand(chosen.shape, generator=generator) < share
         phrasings = torch.randint(len(ONE.phrasings), size, generator=generator).tolist()
         rows = list(zip(chosen.tolist(), mentioned.tolist()))
         said = [ONE.say(*row, ONE.phrasings[i]) for row, i in zip(rows, phrasings)]
-        with torch.no_grad():
-            plain = pipe.tokenizer([ONE.say(*row) for row in rows])
-            target = pipe.text_encoder(plain.to(run.device))  # (B, L, D)
+        target = pipe.encode_prompt([ONE.say(*row) for row in rows])  # (B, L, D)
         x, spoken = join(speech.say(said, speech.groups["heard"], generator), generator)
         x = spoil(x, generator).to(run.device)
-        return hearing_loss(encoder, x, target, spoken.to(run.device))
+        return hearing_loss(encoder, x, target, spoken.to(run.device), reading)
 
     return Spoken(pipe, train_stage(run, Stage("audio_prompt", encoder, loss_of_step, [encoder])))
 

@@ -35,8 +35,8 @@ from minisd.extensions.audio_prompt import (
     mel_filters,
     plain_captions,
     read_wav,
+    readings,
     resample,
-    sinusoids,
     spoil,
     with_noise,
 )
@@ -178,13 +178,6 @@ def test_the_spectrogram_has_whispers_scale():
     torch.testing.assert_close(silence.amax() - silence.amin(), torch.tensor(2.0))  # 8 of log10
 
 
-def test_positions_are_sines_and_cosines():
-    p = sinusoids(5, 8, "cpu")
-    assert p[0].tolist() == [0] * 4 + [1] * 4
-    torch.testing.assert_close(p[:, 0], torch.arange(5.0).sin())
-    torch.testing.assert_close(p[3, 7], torch.tensor(3 / 10_000).cos())
-
-
 # The encoder
 
 
@@ -276,15 +269,31 @@ def test_who_says_what_the_text_says_and_names_each_word_has_no_loss(tiny_pipe):
     encoder = tiny_encoder(tiny_pipe)
     x = torch.randn(2, RATE, generator=seeded())
     length, target = encoder.config.context_length, encoder(x)
-    number = torch.zeros(2, RATE)
+    number, reading = torch.zeros(2, RATE), torch.zeros(3, target.shape[2])
+    reading[:, 0] = 2.0  # three times twice what is in the first place
     torch.nn.init.zeros_(encoder.words.weight)
     with torch.no_grad():
         encoder.words.bias.copy_(torch.tensor([50.0] + [0.0] * 35))
-    assert hearing_loss(encoder, x, target, number).item() == pytest.approx(0, abs=1e-6)
+
+    def loss(target, number):
+        return hearing_loss(encoder, x, target, number, reading).item()
+
+    assert loss(target, number) == pytest.approx(0, abs=1e-6)
+    far = loss(target + 1, number)
+    assert far == pytest.approx((1 + 4) / 2, rel=1e-4) and target.shape[1] == length
     number[:, : RATE // 2] = 4
-    assert hearing_loss(encoder, x, target, number).item() == pytest.approx(WORDS * 25, rel=0.1)
-    far = hearing_loss(encoder, x, target + 1, torch.zeros(2, RATE))
-    assert far.item() == pytest.approx(1, rel=1e-4) and target.shape[1] == length
+    assert loss(target, number) == pytest.approx(WORDS * 25, rel=0.1)
+
+
+def test_the_readings_are_the_u_nets_keys_and_values(tiny_pipe):
+    reading = readings(tiny_pipe.unet)
+    layer = next(m for n, m in tiny_pipe.unet.named_modules() if n.endswith("attn2"))
+    context = torch.randn(2, 5, reading.shape[1], generator=seeded())
+    keys = layer.to_k(context)
+    found = (context @ reading.T)[..., : keys.shape[2]]
+    torch.testing.assert_close(found * layer.to_k.weight.norm(dim=1).mean(), keys)
+    layers = sum(n.endswith("attn2") for n, _ in tiny_pipe.unet.named_modules())
+    assert len(reading) >= 2 * layers * keys.shape[2] and not reading.requires_grad
 
 
 @pytest.mark.parametrize("decibels", [0.0, 20.0])
