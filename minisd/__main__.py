@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 import os
 import signal
 import sys
@@ -33,8 +34,8 @@ FOLDERS = "where the extensions lie, each in a folder of its name (data/extensio
 IMAGE = "a picture to start from, instead of noise"
 ANIMATE = "a film of the steps: noisy latents, guesses of x0, and where each word looks"
 MASK = "a picture, white where something new is drawn, black where --image stays"
-AND = "another prompt that every picture follows as well; may be repeated"
-NOT = "a prompt that no picture follows; may be repeated"
+AND = "another prompt that every picture follows as well, of weight 1; may be repeated"
+NOT = "a prompt that no picture follows, of weight 0.5; may be repeated"
 STRENGTH = "how far --image goes back to noise, 0 to 1 (0.8; 1 with --mask)"
 # How a worker starts: with this package, not one of that name in the working directory
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -51,6 +52,19 @@ def number(kind: type, least: float, most: float) -> Callable[[str], float]:
         return kind(text)
 
     read.__name__ = kind.__name__  # which argparse names in "invalid int value"
+    return read
+
+
+def weighted(usual: float) -> Callable[[str], tuple[str, float]]:
+    """A function that reads `a seven`, of the usual weight, or `a seven:0.3`, for argparse."""
+
+    def read(text: str) -> tuple[str, float]:
+        prompt, colon, weight = text.rpartition(":")
+        try:
+            return (prompt, math.copysign(float(weight), usual)) if colon else (text, usual)
+        except ValueError:
+            return text, usual
+
     return read
 
 
@@ -87,9 +101,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sample.add_argument("prompts", nargs="*", metavar="PROMPT", help="what to draw")
     sample.add_argument("--out", type=Path, default=Path("sample.png"), help="(%(default)s)")
     sample.add_argument("--negative", metavar="PROMPT", help="what to stay away from")
-    combined = {"action": "append", "default": [], "metavar": "PROMPT"}
-    sample.add_argument("--and", dest="also", help=AND, **combined)
-    sample.add_argument("--not", dest="without", help=NOT, **combined)
+    combined = {"dest": "combine", "action": "append", "default": [], "metavar": "PROMPT[:WEIGHT]"}
+    sample.add_argument("--and", type=weighted(1.0), help=AND, **combined)
+    sample.add_argument("--not", type=weighted(-0.5), help=NOT, **combined)
     sample.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (%(default)s)")
     sample.add_argument("--steps", type=int, help="sampling steps (the checkpoint's own)")
     sample.add_argument("--sampler", help=f"{SAMPLER} (the checkpoint's own)")

@@ -130,7 +130,7 @@ def sample(o: Namespace) -> None:
         "image": image,
         "mask_image": mask,
         "strength": o.strength,
-        "combine": [*((p, 1.0) for p in o.also), *((p, -1.0) for p in o.without)],
+        "combine": [(utf8(prompt), weight) for prompt, weight in o.combine],
     }
     written = dict(call)
     for extension in EXTENSIONS.values():
@@ -140,7 +140,7 @@ def sample(o: Namespace) -> None:
         raise InputError("there is no caption: say what to draw")
     with watch(pipe) if o.animate else nullcontext(([], {})) as (frames, watching):
         images = pipe(**call, **watching).images
-    more = [*(f"and {p}" for p in o.also), *(f"not {p}" for p in o.without)]
+    more = [f"{'and' if weight > 0 else 'not'} {prompt}" for prompt, weight in call["combine"]]
     titles = [", ".join([prompt, *more]) for prompt in o.prompts or [""] * len(images)]
     plots.save(plots.gallery(images, titles), o.out)
     print(f"wrote {o.out}")

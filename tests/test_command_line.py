@@ -90,10 +90,24 @@ def test_the_same_seed_writes_the_same_file(run, tiny_weights, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("option", "text", "combined"),
+    [
+        ("--and", "a seven", ("a seven", 1.0)),
+        ("--and", "a seven:0.3", ("a seven", 0.3)),
+        ("--not", "a seven", ("a seven", -0.5)),
+        ("--not", "a seven:2", ("a seven", -2.0)),
+        ("--and", "ratio 3:four", ("ratio 3:four", 1.0)),
+    ],
+)
+def test_prompts_are_combined_with_their_weights(option, text, combined):
+    assert command_line.parse(["sample", "a red digit", option, text]).combine == [combined]
+
+
+@pytest.mark.parametrize(
     "option",
     [("--sampler", "ddpm"), ("--sampler", "dpm++"), ("--eta", 1), ("--guidance", 1)]
     + [("--negative", "a blue one"), ("--steps", 5), ("--seed", 1)]
-    + [("--and", "a blue one"), ("--not", "a blue one")],
+    + [("--and", "a blue one"), ("--not", "a blue one"), ("--and", "a blue one:0.5")],
 )
 def test_every_option_of_sample_changes_the_picture(run, tiny_weights, tmp_path, option):
     start = ("sample", "a red seven", "--weights", tiny_weights, "--steps", 4)

@@ -1,21 +1,31 @@
 """Combined prompts: AND and NOT, by adding guidance.
 
-AND: `a red digit`, `a seven` and `a digit at the top left`, each a prompt, beside one caption that
-says it all. NOT: how often what must not appear appears, with and without it. In the world of two
-digits a picture has room for what is asked and for what must not be.
+AND: three prompts beside one caption that says it all. NOT: how often what must not appear appears,
+at several weights, 0 being without it. In the world of two digits a picture has room for what is
+asked and for what must not be.
 """
+
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from ..data import ONE, TWO
+from ..data.scenes import COLOURS
+from ..data.two import RELATIONS
 from ..evaluation import Judge, Table, percent, proportion
 from ..pipeline import StableDiffusion
 from . import Asked, batches, say
 
 SAMPLES = 400
 SCALES = (1.0, 1.5, 2.0, 3.0)
+NOT = (0.25, 0.5, 1.0)  # weights of what must not appear
+RED, BLUE = (tuple(COLOURS).index(name) for name in ("red", "blue"))
+AND_ALL = "`a red digit` AND `a seven` AND `a digit at the top left`, and others alike"
+NOT_SEVEN = "`a red digit` AND NOT `a seven`, and others alike"
 PARTS = {"digit": 0, "colour": 1, "position": 3}
+
+NOT_BLUE_ONE = "`a red three` AND NOT `a blue one`"
 
 
 def draw(pipe, prompts: list[str], combine, scale: float, seed: int, label: str) -> Tensor:
@@ -48,38 +58,43 @@ def conjunction(pipe, judge: Judge, wanted: Tensor, seed: int) -> list[dict]:
 def one_digit(pipe, judge: Judge, asked: Asked) -> dict:
     generator = torch.Generator().manual_seed(asked.seed + 1000)  # not that of the noise
     wanted = ONE.batch(asked.samples, "test", generator).attributes
-    found = {"AND": conjunction(pipe, judge, wanted, asked.seed), "NOT": []}
+    found = {AND_ALL: conjunction(pipe, judge, wanted, asked.seed), NOT_SEVEN: []}
     for scale in SCALES:
-        for way, combine in {"alone": [], "NOT": [(say(wanted, 0), -1.0)]}.items():
-            images = draw(pipe, say(wanted, 1), combine, scale, asked.seed, f"{way}, {scale:g}")
+        for weight in (0.0, *NOT):
+            combine = [(say(wanted, 0), -weight)] if weight else []
+            images = draw(pipe, say(wanted, 1), combine, scale, asked.seed, f"NOT {weight:g}")
             right = judge(images).cpu() == wanted  # (B, 4)
-            rates = {"`a seven` appears": right[:, 0], "`a red digit` does": right[:, 1]}
+            rates = {"a red digit": right[:, 1], "a seven": right[:, 0]}
             rates = {name: proportion(column) for name, column in rates.items()}
-            found["NOT"].append({"way": way, "scale": scale, "rates": rates})
+            way = f"weight of NOT {weight:g}"
+            found[NOT_SEVEN].append({"way": way, "scale": scale, "rates": rates})
     return found
 
 
 def two_digits(pipe, judge: Judge, asked: Asked) -> dict:
-    """`a red three` AND NOT `a blue one`; also NOT `a blue digit`, as blue ones are rare."""
-    found: dict = {"NOT, two digits": []}
-    prompts = ["a red three"] * asked.samples
-    for forbidden in ("a blue one", "a blue digit"):
-        for scale in SCALES:
-            for way, weight in {"alone": 0.0, "NOT": -1.0}.items():
-                combine = [([forbidden] * asked.samples, weight)] if weight else []
-                label = f"{way} {forbidden}, {scale:g}"
-                answers = TWO.read(judge, draw(pipe, prompts, combine, scale, asked.seed, label))
-                digits, colours = answers[:, [0, 3]].cpu(), answers[:, [1, 4]].cpu()  # (B, 2)
-                rates = {
-                    "a blue one appears": ((digits == 1) & (colours == 6)).any(dim=1),
-                    "blue appears": (colours == 6).any(dim=1),
-                    "a one appears": (digits == 1).any(dim=1),
-                    "a red three appears": ((digits == 3) & (colours == 0)).any(dim=1),
-                }
-                rates = {name: proportion(column) for name, column in rates.items()}
-                row = {"way": f"{way} {forbidden}", "scale": scale, "rates": rates}
-                found["NOT, two digits"].append(row)
-    return found
+    """A one, but not a blue one. Training's captions name both digits; short prompts are new."""
+    relations = [list(RELATIONS)[i % len(RELATIONS)] for i in range(asked.samples)]
+    cases = {
+        "in training's words": ("a red three {} a one", "a three {} a blue one"),
+        "in short": ("a red three", "a blue one"),
+    }
+    rows = []
+    for case, texts in cases.items():
+        prompts, forbidden = ([text.format(r) for r in relations] for text in texts)
+        for weight, scale in product((0.0, *NOT), SCALES):
+            combine = [(forbidden, -weight)] if weight else []
+            images = draw(pipe, prompts, combine, scale, asked.seed, f"{case}, NOT {weight:g}")
+            answers = TWO.read(judge, images)
+            digits, colours = answers[:, [0, 3]].cpu(), answers[:, [1, 4]].cpu()  # (B, 2)
+            rates = {
+                "a red three": ((digits == 3) & (colours == RED)).any(dim=1),
+                "a one": (digits == 1).any(dim=1),
+                "a blue one": ((digits == 1) & (colours == BLUE)).any(dim=1),
+            }
+            rates = {name: proportion(column) for name, column in rates.items()}
+            way = f"{case}, weight of NOT {weight:g}"
+            rows.append({"way": way, "scale": scale, "rates": rates})
+    return {NOT_BLUE_ONE: rows}
 
 
 def measure(pipe: StableDiffusion, judge: Judge, asked: Asked) -> dict:

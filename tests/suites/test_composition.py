@@ -37,7 +37,7 @@ def results(request):
 
 def test_and_counts_the_pictures_that_show_all_parts(results):
     listens, found = results
-    for row in found["AND"]:
+    for row in found[composition.AND_ALL]:
         heard = listens or row["way"] == "one caption"
         assert (row["rates"]["all"]["rate"] > 0.8) == heard
         assert row["rates"]["colour"]["rate"] > 0.9  # the first prompt's
@@ -45,27 +45,33 @@ def test_and_counts_the_pictures_that_show_all_parts(results):
 
 def test_not_counts_the_pictures_that_show_what_they_must_not(results):
     listens, found = results
-    for row in found["NOT"]:
-        rates = [cell["rate"] for cell in row["rates"].values()]
-        assert rates[0] < 0.4 and rates[1] > 0.9
-        if listens and row["way"] == "NOT":
-            assert rates[0] < 0.05
+    for row in found[composition.NOT_SEVEN]:
+        red, seven = (cell["rate"] for cell in row["rates"].values())
+        assert red > 0.9 and seven < 0.4
+        if listens and row["way"] != "weight of NOT 0":
+            assert seven < 0.05
 
 
 def test_of_two_digits_either_may_be_the_forbidden_one():
+    asked = []
+
     def pipe(prompts, combine, generator, **options):
-        shown = torch.tensor([[3, 0, 0, 1, 6]]) if not combine else torch.tensor([[1, 5, 2, 3, 0]])
+        asked.append((prompts[1], combine[0][0][1], combine[0][1]) if combine else (prompts[1],))
+        shown = torch.tensor([[3, 0, 0, 1, 5]]) if not combine else torch.tensor([[1, 6, 2, 3, 0]])
         images = TWO.batch(8, "test", generator, attributes=shown.repeat(8, 1)).images
         return SimpleNamespace(images=images.repeat(len(prompts) // 8, 1, 1, 1) / 2 + 0.5)
 
-    found = composition.two_digits(pipe, Judge.load(), Asked(16))
-    for row in found["NOT, two digits"]:
-        blue, _, one, three = (cell["rate"] for cell in row["rates"].values())
-        assert (blue > 0.7) == row["way"].startswith("alone") and one > 0.7 and three > 0.7
+    (rows,) = composition.two_digits(pipe, Judge.load(), Asked(16)).values()
+    for row in rows:
+        three, one, blue = (cell["rate"] for cell in row["rates"].values())
+        assert (blue > 0.7) == row["way"].endswith(" 0") and one > 0.7 and three > 0.7
+    words = "a red three right of a one", "a three right of a blue one", -0.25
+    assert words in asked and ("a red three", "a blue one", -1.0) in asked
 
 
 def test_a_table_has_a_row_for_every_way_and_scale(results):
     tables = composition.tables(results[1])
-    assert set(tables) == {"AND", "NOT"}
-    assert len(tables["AND"]) == 1 + 2 * len(composition.SCALES)
-    assert tables["AND"][0] == ["", "guidance", "all, %", "digit, %", "colour, %", "position, %"]
+    assert set(tables) == {composition.AND_ALL, composition.NOT_SEVEN}
+    table = tables[composition.AND_ALL]
+    assert len(table) == 1 + 2 * len(composition.SCALES)
+    assert table[0] == ["", "guidance", "all, %", "digit, %", "colour, %", "position, %"]
