@@ -100,13 +100,25 @@ def suite_tables() -> str:
         for heading, table in commands.SUITES[about["suite"]].tables(about["results"]).items():
             blocks.append(f"*{heading}*\n\n{to_markdown(table)}")
         command = f"`python -m minisd evaluate --suite {about['suite']}"
+        if "weights" in about:  # other than those that are shipped
+            command += f" --weights {about['weights']}"
         asked = f"{command} --samples {about['samples']} --seed {about['seed']}`"
         blocks.append(f"{asked}, {about['seconds']:.0f} s on {about['machine']}.")
     return "\n\n".join(blocks)
 
 
+def headlines() -> str:
+    """The front page's table of all suites."""
+    rows = [["suite: what was measured", ""]]
+    for file in sorted((ROOT / "benchmarks/suites").glob("*.json")):
+        about = read_json(file)
+        found = commands.SUITES[about["suite"]].headlines(about["results"]).items()
+        rows += [[f"{about['suite']}: {what}", number] for what, number in found]
+    return to_markdown(rows)
+
+
 PAGES = {  # README: what stands between which marks
-    ROOT / "README.md": {"summary": of_run(summary_table, "one digit")},
+    ROOT / "README.md": {"summary": of_run(summary_table, "one digit"), "systems": headlines},
     ROOT / "benchmarks/README.md": {
         **{name: of_run(full_tables, name) for name in RUNS},
         "suites": suite_tables,

@@ -21,6 +21,7 @@ from .film import watch
 from .machine import describe, pick_device
 from .pictures import open_picture
 from .pipeline import StableDiffusion
+from .pretrained import WEIGHTS
 from .text import utf8
 from .training import (
     NETWORKS,
@@ -218,6 +219,7 @@ def report_suite(pipe: StableDiffusion, judge: Judge | None, o: Namespace) -> No
     check_number("samples", samples, 2, whole=True)
     asked = suites.Asked(samples, o.seed, o.extensions)
     about = {"suite": o.suite, "samples": samples, "seed": o.seed}
+    about |= {} if o.weights == WEIGHTS else {"weights": str(o.weights)}
 
     def measured() -> dict:
         return {"results": suite.measure(pipe, judge, asked)}

@@ -117,7 +117,8 @@ def test_parameter_counts_are_counted():
             VisionEncoder: stable_diffusion.VISION,
         }.items()
     ]
-    _, table = README.split("| | minisd | Stable Diffusion 1.x |\n")
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    _, table = text.split("| | minisd | Stable Diffusion 1.x |\n")
     rows = [line.strip("| ").split(" | ")[1:] for line in table.splitlines()[1:5]]
     counts = zip(ours, theirs, strict=True)
     assert rows == [[f"{parameter_count(m) / 1e6:.2f}" for m in pair] for pair in counts]

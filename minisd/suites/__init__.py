@@ -3,6 +3,7 @@
 SAMPLES                          how many pictures it measures by default
 measure(pipe, judge, asked)      -> plain numbers that JSON can hold
 tables(results)                  -> {heading: table}, a table being rows of text, the head first
+headlines(results)               -> {what: number as text}, for the front page
 
 A suite that measures an extension has its name, and goes with it.
 """

@@ -83,3 +83,8 @@ def tables(results: dict) -> dict[str, Table]:
         for name, row in results.items()
     ]
     return {"spoken captions": [["", "pictures", "understood, %", "drawn as said, %"], *rows]}
+
+
+def headlines(results: dict) -> dict[str, str]:
+    names = ["voices that training heard", "voices that it never heard"]
+    return {f"drawn as said, {name}, %": percent(results[name]["drawn"]) for name in names}

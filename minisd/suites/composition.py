@@ -109,3 +109,12 @@ def tables(results: dict) -> dict[str, Table]:
         body = [[r["way"], f"{r['scale']:g}", *map(percent, r["rates"].values())] for r in rows]
         found[heading] = [["", "guidance", *(f"{name}, %" for name in names)], *body]
     return found
+
+
+def headlines(results: dict) -> dict[str, str]:
+    """At the best guidance of each way."""
+    found: dict[str, list[dict]] = {}
+    for row in results.get(AND_ALL, []):
+        found.setdefault(row["way"], []).append(row["rates"]["all"])
+    best = {way: max(cells, key=lambda cell: cell["rate"]) for way, cells in found.items()}
+    return {f"all parts obeyed, {way}, %": percent(cell) for way, cell in best.items()}

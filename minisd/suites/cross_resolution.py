@@ -85,3 +85,8 @@ def tables(results: dict) -> dict[str, Table]:
         rows.append([name, seed, *rates, f"{cell['frechet']:.1f}"])
     rows.append(["real renders", "", "", "", f"{results['floor']:.1f}"])
     return {"cost": costs, f"after {SECONDS} seconds of one core": rows}
+
+
+def headlines(results: dict) -> dict[str, str]:
+    rows = results["all"].items()
+    return {f"as captioned after equal seconds, {name}, %": percent(r["joint"]) for name, r in rows}

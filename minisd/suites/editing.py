@@ -189,3 +189,12 @@ def tables(results: dict) -> dict[str, Table]:
     back = results["inversion and back, dB"]
     found["inversion and back"] = [["", "PSNR"], [f"{BACK} steps", f"{back:.1f} dB"]]
     return found
+
+
+def headlines(results: dict) -> dict[str, str]:
+    best, hole = results["best"], results["inpainting"]
+    return {
+        "recoloured, and all else kept, %": percent(best["recolour"]["all"]),
+        "the digit exchanged, and all else kept, %": percent(best["exchange"]["all"]),
+        "a hole filled as asked, %": percent(hole["filled as asked"]),
+    }

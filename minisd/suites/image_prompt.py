@@ -71,3 +71,13 @@ def tables(results: dict) -> dict[str, Table]:
             results["with words"], "scale"
         ),
     }
+
+
+def headlines(results: dict) -> dict[str, str]:
+    both = max((row["both"] for row in results["with words"].values()), key=lambda c: c["rate"])
+    return {
+        "all four attributes as in the picture, %": percent(
+            results["alone"]["drawn from the picture"]["all four"]
+        ),
+        "with words for colour and place, both obeyed, %": percent(both),
+    }

@@ -129,3 +129,8 @@ def tables(results: dict) -> dict[str, Table]:
         side = f"{row['side']} x {row['side']}"
         costs.append([side, row["on"], *flops, f"{1000 * row['seconds']:.0f}"])
     return {"quality": trained, f"what a picture costs, {STEPS} steps": costs}
+
+
+def headlines(results: dict) -> dict[str, str]:
+    rows = [(f"{row['on']} {row['for']}".strip(), row["joint"]) for row in results["trained"]]
+    return {f"as captioned, {name}, %": percent(cell) for name, cell in rows}

@@ -109,3 +109,11 @@ def tables(results: dict) -> dict[str, Table]:
     read = [["drawn pictures, read as asked", "%"]]
     read += [[name, percent(cell)] for name, cell in results["drawn"].items()]
     return {"renders of test handwriting": rows, "drawn": read}
+
+
+def headlines(results: dict) -> dict[str, str]:
+    found = {}
+    for kind, row in results["renders"].items():
+        gain = row["super-resolution"]["all"]["mean"] - row["bicubic"]["all"]["mean"]
+        found[f"over bicubic, {kind}, dB"] = f"+{gain:.1f}"
+    return found
