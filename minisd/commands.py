@@ -80,7 +80,7 @@ def extend(o: Namespace) -> None:
     recipes = override(recipes_for(dataset, o.effort, {name: extension.RECIPE}), o.recipe)
     folder = o.out or Path("runs/extensions") / o.name
     if folder.resolve() == o.weights.resolve():
-        raise InputError("--out is --weights, which the extension needs as it is; choose another")
+        raise InputError("--out is --weights, which the extension stands on; choose another --out")
     run = run_on(pipe, folder, dataset, o.seed, recipes)
     with parallel.processes(device):
         check_folder(run, o.resume)
