@@ -549,7 +549,7 @@ def test_several_processes_run_this_package_wherever_they_start(tmp_path, capfd)
         path.parent.mkdir()
         path.write_text("raise SystemExit('another minisd')")
     assert command_line.main(["train", "--processes", "2", "--out", "run"]) == 1
-    line = "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
+    line = "minisd: error: run is not empty; choose another --out\n"
     assert capfd.readouterr() == ("", line)
 
 
