@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minisd.audio import RATE, read_wav, resample, trim
 from minisd.data import ONE
 from minisd.errors import InputError
-from minisd.extensions.audio_prompt import MU, RATE, read_wav, resample, trim
+from minisd.extensions.audio_prompt import MU
 from minisd.files import open_atomically
 
 ACCENTS = "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029"

@@ -78,7 +78,10 @@ def extend(o: Namespace) -> None:
     dataset = dataset_of(pipe, o)
     name, extension = o.name.replace("-", "_"), EXTENSIONS[o.name]
     recipes = override(recipes_for(dataset, o.effort, {name: extension.RECIPE}), o.recipe)
-    run = run_on(pipe, o.out or Path("runs/extensions") / o.name, dataset, o.seed, recipes)
+    folder = o.out or Path("runs/extensions") / o.name
+    if folder.resolve() == o.weights.resolve():
+        raise InputError("--out is --weights, which the extension stands on; choose another --out")
+    run = run_on(pipe, folder, dataset, o.seed, recipes)
     with parallel.processes(device):
         check_folder(run, o.resume)
         begin(run)

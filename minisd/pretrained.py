@@ -39,6 +39,7 @@ class Pretrained:
     sampler: str = "ddim"
     defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     data: dict | None = None  # what the networks were trained on, e.g. {"name": "one"}
+    guide: CLIP | None = None  # that an extension brings to guide in place of `clip`; not saved
     num_timesteps: int | None = field(default=None, init=False)  # of the last call; callbacks ask
 
     def __post_init__(self):
@@ -47,7 +48,7 @@ class Pretrained:
 
     @property
     def networks(self) -> list[nn.Module]:
-        models = (self.text_encoder, self.unet, self.autoencoder, self.clip)
+        models = (self.text_encoder, self.unet, self.autoencoder, self.clip, self.guide)
         return [model for model in models if model is not None]
 
     @property
@@ -76,7 +77,7 @@ class Pretrained:
         """The CLIP that guides. InputError if there is none."""
         if not self.clip:
             raise InputError("clip guidance needs a checkpoint with CLIP, and this one has none")
-        return self.clip
+        return self.guide or self.clip
 
     def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write a diffusers pipeline directory, with minisd.json and, if there is CLIP, `clip/`.
@@ -116,6 +117,8 @@ class Pretrained:
         directory = Path(directory)
         if not os.path.exists(directory / "model_index.json"):  # Path.exists fails on long names
             what = f"{shorten(str(directory), 200)} holds no checkpoint (no model_index.json)"
+            if os.path.exists(directory / "config.json"):
+                raise InputError(f"{what}, but an extension or one network; give a checkpoint")
             begun = os.path.exists(directory / "training")
             resume = f" --out {directory} --resume" if begun else ""
             raise InputError(f"{what}; train one with: python -m minisd train{resume}")

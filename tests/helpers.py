@@ -1,6 +1,8 @@
-"""What several tests need: an independent reading of captions, and tiny models."""
+"""What several tests need: an independent reading of captions, tiny models, sounds."""
 
+import math
 import re
+import wave
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import torch
 
 from minisd import StableDiffusion
+from minisd.audio import RATE
 from minisd.call import SamplingDefaults
 from minisd.data import ONE, OneDigit
 from minisd.diffusion import NoiseSchedule
@@ -136,3 +139,17 @@ def tiny_run(folder: Path, **changes) -> Run:
 def change_recipe(run: Run, stage: str, **changes) -> Run:
     """The same run with another recipe for one stage."""
     return replace(run, recipes={**run.recipes, stage: replace(run.recipes[stage], **changes)})
+
+
+def tone(hertz, seconds=1.0, rate=RATE):
+    return torch.sin(2 * math.pi * hertz * torch.arange(int(seconds * rate)) / rate)
+
+
+def write_wav(path, x, rate=RATE, width=2):
+    """x (T,) or (T, channels) in [-1, 1]."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1 if x.dim() == 1 else x.shape[1])
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes((x * (2**15 - 1)).round().numpy().astype("<i2").tobytes())
+    return path

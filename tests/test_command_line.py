@@ -174,6 +174,11 @@ def test_extend_refuses(refused, run, unnamed, tmp_path):
     (tmp_path / "thesis" / "thesis.txt").write_text("years of work")
     assert "thesis is not empty" in refused(*here, "--out", "thesis")
     assert "few_steps has no 'step' to set" in refused(*here, "--recipe", "few_steps.step=3")
+    shutil.copytree(unnamed, tmp_path / "own")
+    (tmp_path / "own" / "training").mkdir()
+    (tmp_path / "own" / "training" / "few_steps.ckpt").write_text("")
+    over = ("extend", "few-steps", "--data", "one", "--out", "own", "--weights", "./own")
+    assert "--out is --weights" in refused(*over, "--resume")
     code, _, lines = run("extend", "fewer-steps")
     assert code == 2 and "invalid choice: 'fewer-steps'" in lines[-1]
 
@@ -536,9 +541,7 @@ def test_several_processes_refuse_with_one_line(tmp_path):
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
     done = shell("train", "--processes", 2, "--out", "run")
     assert done.returncode == 1 and not done.stdout
-    assert done.stderr == (
-        "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
-    )
+    assert done.stderr == "minisd: error: run is not empty; choose another --out\n"
 
 
 def test_several_processes_run_this_package_wherever_they_start(tmp_path, capfd):
@@ -546,7 +549,7 @@ def test_several_processes_run_this_package_wherever_they_start(tmp_path, capfd)
         path.parent.mkdir()
         path.write_text("raise SystemExit('another minisd')")
     assert command_line.main(["train", "--processes", "2", "--out", "run"]) == 1
-    line = "minisd: error: run is not empty; go on with --resume, or choose another --out\n"
+    line = "minisd: error: run is not empty; choose another --out\n"
     assert capfd.readouterr() == ("", line)
 
 

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "pictures": set(),
     "text": set(),
     "checkpoint": {"models", "tokenizer"},
+    "audio": set(),
     "call": {"diffusion"},
     "pretrained": {"models", "diffusion", "tokenizer", "machine", "checkpoint", "call"},
     "pipeline": {"diffusion", "call", "pretrained"},
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "evaluation.judge": {"data"},  # none of what it judges, not even by a detour
     "training": LEAVES | {"call", "checkpoint", "pipeline", "minisd"},  # never the judge
     "minisd": {"pipeline", "data"},
-    "extensions": LEAVES | {"call", "checkpoint", "pipeline", "training"},
+    "extensions": LEAVES | {"audio", "call", "checkpoint", "pipeline", "training"},
     "suites": LEAVES
     | {"call", "checkpoint", "edit", "evaluation", "extensions", "pipeline", "training"},
     "commands": LEAVES
@@ -51,6 +52,7 @@ MAY_IMPORT = {
         "film",
         "pipeline",
         "plots",
+        "pretrained",
         "evaluation",
         "suites",
         "training",

@@ -15,6 +15,7 @@ from minisd.call import SamplingDefaults
 from minisd.diffusion import SAMPLERS, sample
 from minisd.errors import InputError
 from minisd.evaluation import Judge
+from minisd.pretrained import WEIGHTS
 
 PROMPTS = ["a red seven", "a small blue one at the top left"]
 
@@ -324,6 +325,12 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path, exists):
     with pytest.raises(ValueError, match="holds no checkpoint") as error:
         StableDiffusion.from_pretrained(directory)
     assert str(directory) in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["unet", "../extensions/super-resolution"])
+def test_an_extension_or_one_network_is_told_from_a_checkpoint(part):
+    with pytest.raises(InputError, match="holds no checkpoint .* an extension or one"):
+        StableDiffusion.from_pretrained(WEIGHTS / part)
 
 
 # What belongs to the checkpoint

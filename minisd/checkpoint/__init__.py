@@ -11,9 +11,10 @@ from pathlib import Path
 from ..errors import InputError, quote
 from ..models import CLIP, Autoencoder, TextEncoder, UNet
 from . import configs, keys
-from .configs import check_configs
+from .configs import check_configs, unet_from_hf, unet_to_hf
 from .extensions import fingerprint, load_extension, save_extension
 from .files import load_model, read_json, save_model, write_json
+from .options import values_like
 from .parts import check_index, check_parts, clear, save_index
 from .schedulers import SAMPLER_CLASSES, load_scheduler, save_scheduler
 from .tokenizers import load_tokenizer, save_tokenizer

@@ -1,6 +1,7 @@
 """The files of an extension: config.json, and its weights."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, located, shorten
-from .files import load_weights, read_json, save_weights, write_json
+from .files import ShapesOnly, load_weights, read_json, save_weights, write_json
 
 WEIGHTS = "model.safetensors"
 
@@ -24,31 +25,36 @@ def fingerprint(*networks: nn.Module) -> str:
 
 
 def save_extension(
-    folder: Path, network: nn.Module, config: dict, stands_on: str, dtype=None, file: str = WEIGHTS
+    folder: str | Path, network: nn.Module, config: dict, stands_on: str, dtype=None, file=WEIGHTS
 ) -> None:
     """config: what `build` of `load_extension` needs; stands_on: a fingerprint."""
+    folder = Path(folder)
     write_json(folder / "config.json", {"stands_on": stands_on, "config": config})
     save_weights(folder / file, network.state_dict(), dtype)
 
 
 def load_extension(
-    folder: Path, name: str, build: Callable[..., nn.Module], stands_on: str, file: str = WEIGHTS
+    folder: str | Path, name: str, build: Callable[[dict], nn.Module], stands_on: str, file=WEIGHTS
 ) -> nn.Module:
-    """The network build(**config), with the weights in the folder, as float32.
+    """The network build(config), with the weights in the folder, as float32.
 
-    InputError if there is none, if it is damaged, or if it stands on another checkpoint.
+    build: raises InputError for a config that describes none. InputError as well if there is no
+    such extension, if it is damaged, or if it stands on another checkpoint.
     """
-    path, train = folder / "config.json", f"python -m minisd extend {name}"
-    if not path.exists():
-        where = shorten(str(folder), 200)
-        raise InputError(f"{where} holds no {name}; train one with: {train} --out {where}")
+    folder, train = Path(folder), f"python -m minisd extend {name}"
+    path = folder / "config.json"
+    for needed in (path, folder / file):
+        if not os.path.exists(needed):  # Path.exists fails on long names
+            where = shorten(str(folder), 200)
+            what = f"{where} holds no {name} (no {needed.name})"
+            raise InputError(f"{what}; train one with: {train} --out {where}")
     about = read_json(path)
-    if about.get("stands_on") != stands_on:
+    stood_on, config = about.get("stands_on"), about.get("config")
+    if not isinstance(stood_on, str) or not isinstance(config, dict):
+        raise InputError(f"{path} is damaged: stands_on must be a text, and config an object")
+    if stood_on != stands_on:
         raise InputError(f"{folder} was trained for another checkpoint; train anew with: {train}")
-    with located(path):
-        try:
-            network = build(**about["config"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"it is damaged: {shorten(str(error), 200)}") from error
+    with located(f"{path} is damaged"), torch.device("meta"), ShapesOnly():
+        network = build(config)
     load_weights(folder / file, network)
     return network.eval()

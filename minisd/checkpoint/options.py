@@ -143,7 +143,7 @@ CLIP = Keys(
 RANGES = {
     "sample_size": (1, 1024),
     "layers_per_block": (1, 100),
-    "num_hidden_layers": (1, 100),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "blocks"), (1, 100)),
     "vocab_size": (1, 2**20),
     "eos_token_id": (0, 2**20),
 }
@@ -166,6 +166,17 @@ def read(keys: Keys, hf: dict, **options) -> dict:
         require_size(key, hf[key], default)
     require(hf, keys.options | options)
     return hf
+
+
+def values_like(usual: dict, found: dict) -> dict:
+    """Those of `found`, checked, in place of the usual: sizes where they are sizes, the same texts.
+
+    For networks of our own, which no other library describes.
+    """
+    texts = {key: [value] for key, value in usual.items() if isinstance(value, str)}
+    sizes = {key: value for key, value in usual.items() if key not in texts}
+    found = read(Keys(sizes, texts, free=""), found)
+    return {key: found.get(key, value) for key, value in usual.items()}
 
 
 def require(hf: dict, options: dict) -> None:

@@ -10,16 +10,23 @@ OPTIONS                  {flag: argparse's arguments}: what it adds to `sample`;
 use(pipe, options, call) with these options: may wrap the pipeline and change the call's arguments
 """
 
+import copy
+from dataclasses import replace
+
 from torch import nn
+
+from ..errors import InputError
 
 
 class Wrapper:
-    """A pipeline with something added. Everything else is the pipeline's own."""
+    """A pipeline with something added, or a wrapper with more. The rest is the pipeline's own."""
 
     def __init__(self, pipe):
         self.pipe = pipe
 
     def __getattr__(self, name: str):
+        if name == "pipe":  # in a copy that is still empty
+            raise AttributeError(name)
         return getattr(self.pipe, name)
 
     def to(self, device=None, dtype=None) -> "Wrapper":
@@ -29,3 +36,19 @@ class Wrapper:
             if isinstance(added, nn.Module):
                 added.to(self.pipe.device)
         return self
+
+
+def exchange(pipe, **parts):
+    """The pipeline with other parts, and around it the same wrappers."""
+    if not isinstance(pipe, Wrapper):
+        return replace(pipe, **parts)
+    around = copy.copy(pipe)
+    around.pipe = exchange(pipe.pipe, **parts)
+    return around
+
+
+def unwrapped(pipe):
+    """The pipeline. InputError if there is something around it, which may need its own U-Net."""
+    if isinstance(pipe, Wrapper):
+        raise InputError("load an extension that brings a U-Net first, and others on top of it")
+    return pipe

@@ -11,7 +11,6 @@ with transformers", for queries that are learnt.
 """
 
 import math
-import wave
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
@@ -22,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..audio import RATE, SECONDS, read_wav, trim
 from ..call import check_tensor
-from ..checkpoint import fingerprint, load_extension, save_extension
+from ..checkpoint import fingerprint, load_extension, save_extension, values_like
+from ..checkpoint.options import require_parts
 from ..data import ONE
-from ..errors import InputError, quote
+from ..errors import InputError
 from ..files import SHIPPED
 from ..models import UNet
 from ..models.clip import TransformerEncoder
@@ -37,49 +38,13 @@ from . import Wrapper
 
 RECIPE = Recipe(steps=4400, batch_size=16, learning_rate=3e-3)
 SPEECH = SHIPPED / "speech.npz"
-RATE = 8000  # samples a second, as on the telephone
 WINDOW, HOP, MELS = 200, 80, 40  # 25 and 10 milliseconds, as in Whisper; bands
-SECONDS = 10  # the longest recording
 STATE = 8 * HOP  # samples from one state of the encoder to the next
 WORDS = 0.2  # weight of the loss that asks for the word spoken at each moment
 MENTIONED = 0.3, 0.9  # share of attributes that training's captions name, at first and at last
 MU = 255  # of G.711's curve, in which the recordings are stored
-SAY = "a spoken caption, to draw what it says: 16-bit PCM, at most 10 seconds"
+SAY = f"a spoken caption, to draw what it says: 16-bit PCM, at most {SECONDS} seconds"
 OPTIONS = {"--audio": {"type": Path, "metavar": "FILE.wav", "help": SAY}}
-
-
-def resample(x: Tensor, old: float, new: float) -> Tensor:
-    """Sound (T,) at `old` samples a second -> at `new`: its spectrum, cut or filled up with 0."""
-    length = max(1, round(len(x) * new / old))
-    return torch.fft.irfft(torch.fft.rfft(x), n=length) * (length / len(x))
-
-
-def read_wav(path: Path) -> Tensor:
-    """A file of 16-bit PCM -> sound (T,) in [-1, 1] at RATE, mono. InputError for any other."""
-    name = quote(str(path), 200)
-    try:
-        with wave.open(str(path), "rb") as file:
-            channels, width, rate, count = file.getparams()[:4]
-            data = file.readframes(count)
-    except (wave.Error, EOFError) as error:
-        why = f"{error}" or "it ends too early"
-        raise InputError(f"{name} is no WAV file of 16-bit PCM: {why}") from error
-    if width != 2:
-        raise InputError(f"{name} has {8 * width} bits a sample; save it with 16")
-    if not count or not rate:
-        raise InputError(f"{name} is empty; record a caption")
-    if len(data) != count * channels * width:
-        raise InputError(f"{name} is cut short: {len(data)} bytes of {count * channels * width}")
-    if count > SECONDS * rate:
-        raise InputError(f"{name} lasts {count / rate:.1f} seconds; the most is {SECONDS}")
-    samples = np.frombuffer(data, "<i2").reshape(count, channels).mean(axis=1) / 2**15
-    return resample(torch.from_numpy(samples).float(), rate, RATE)
-
-
-def trim(x: Tensor) -> Tensor:
-    """Sound (T,) without what is quiet before and after."""
-    loud = (x.abs() >= 0.03 * x.abs().max()).nonzero()
-    return x[loud.min() : loud.max() + 1]
 
 
 @cache
@@ -260,10 +225,12 @@ class Spoken(Wrapper):
         self.encoder = encoder
 
     @torch.no_grad()
-    def listen(self, audio: Path | Tensor) -> Tensor:
+    def listen(self, audio: str | Path | Tensor) -> Tensor:
         """A WAV file, sound (T,) or several (B, T) at RATE -> context (B, L, D)."""
-        x = audio if isinstance(audio, Tensor) else F.pad(trim(read_wav(audio)), [RATE // 10] * 2)
-        x = check_tensor("audio", x[None] if x.dim() == 1 else x, None, None)
+        if isinstance(audio, (str, Path)):
+            audio = F.pad(trim(read_wav(audio)), [RATE // 10] * 2)
+        one = isinstance(audio, Tensor) and audio.dim() == 1
+        x = check_tensor("audio", audio[None] if one else audio, None, None).float()
         if x.shape[1] < WINDOW or x.abs().amax(dim=1).min() < 1e-3:  # -60 dB
             raise InputError("there is nothing to hear in the audio; record a caption")
         return self.encoder(x.to(self.pipe.device))
@@ -277,11 +244,11 @@ class Spoken(Wrapper):
         nearest = torch.cdist(context.flatten(1), read.flatten(1)).argmin(dim=1)  # (B,)
         return [captions[i] for i in nearest.tolist()]
 
-    def __call__(self, audio: Path | Tensor, **options):
+    def __call__(self, audio: str | Path | Tensor, **options):
         """As the pipeline's, but the prompt is heard: `audio` as in `listen`."""
         return self.pipe(prompt_embeds=self.listen(audio), **options)
 
-    def save_pretrained(self, folder: Path, dtype=None) -> None:
+    def save_pretrained(self, folder: str | Path, dtype=None) -> None:
         config, stands_on = asdict(self.encoder.config), fingerprint(self.pipe.text_encoder)
         save_extension(folder, self.encoder, config, stands_on, dtype)
 
@@ -342,8 +309,15 @@ def use(pipe, options, call: dict):
     return pipe
 
 
-def load(folder: Path, pipe) -> Spoken:
+def build(config: dict) -> AudioEncoder:
+    """The encoder that a file describes. InputError if there is none such."""
+    config = values_like(asdict(AudioConfig()), config)
+    require_parts(config, "num_heads", [config["hidden_size"]])
+    return AudioEncoder(AudioConfig(**config))
+
+
+def load(folder: str | Path, pipe) -> Spoken:
     """The encoder that `extend` taught."""
-    build, stands_on = lambda **c: AudioEncoder(AudioConfig(**c)), fingerprint(pipe.text_encoder)
+    stands_on = fingerprint(pipe.text_encoder)
     encoder = load_extension(folder, "audio-prompt", build, stands_on)
     return Spoken(pipe, encoder.to(pipe.device))

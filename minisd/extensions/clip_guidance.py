@@ -9,7 +9,6 @@ Source: Nichol et al. 2022, "GLIDE", section 2.4, whose "noised CLIP" reads x_t 
 """
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from ..models import CLIP
 from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, clip_loss, generator_for, random_timesteps
 from ..training.stages import Stage, train_stage
-from . import Wrapper
+from . import Wrapper, exchange
 
 RECIPE = Recipe(steps=400, batch_size=64, learning_rate=1e-3)
 LAYERS = 2  # of the image tower, from below: what the later ones do is the same for any picture
@@ -61,17 +60,16 @@ def lower(clip: CLIP) -> nn.ModuleList:
 
 
 class ClipGuided(Wrapper):
-    """A pipeline whose CLIP reads guesses; it draws with clip_guidance_scale."""
+    """A pipeline with a guide, a CLIP that reads guesses; it draws with clip_guidance_scale."""
 
-    def __init__(self, pipe: StableDiffusion, clip: CLIP):
-        super().__init__(replace(pipe, clip=clip))
-        self.stands_on = stands_on(pipe)
+    def __init__(self, pipe: StableDiffusion, guide: CLIP):
+        super().__init__(exchange(pipe, guide=guide))
 
     def __call__(self, *arguments, clip_guidance_scale: float = SCALE, **options):
         return self.pipe(*arguments, clip_guidance_scale=clip_guidance_scale, **options)
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        save_extension(folder, lower(self.clip), {}, self.stands_on, dtype)
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        save_extension(folder, lower(self.guide), {}, stands_on(self.pipe), dtype)
 
 
 def stands_on(pipe: StableDiffusion) -> str:
@@ -100,13 +98,10 @@ def extend(run: Run, pipe: StableDiffusion) -> ClipGuided:
     return ClipGuided(pipe, train_stage(run, Stage("clip_guidance", clip, loss_of_step, shared)))
 
 
-def load(folder: Path, pipe: StableDiffusion) -> ClipGuided:
+def load(folder: str | Path, pipe: StableDiffusion) -> ClipGuided:
     """The pipeline with that CLIP, from the folder."""
     clip = copy.deepcopy(pipe.guiding_clip())
-
-    def build() -> nn.Module:
-        return lower(clip)
-
+    build = lambda _: lower(clip)  # noqa: E731
     load_extension(folder, "clip-guidance", build, stands_on(pipe))  # loads them where they lie
     return ClipGuided(pipe, clip.to(pipe.device, pipe.dtype))
 

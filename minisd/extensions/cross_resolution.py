@@ -9,14 +9,14 @@ Vaswani et al. 2017 for attention and positions. The default U-Net has none of t
 checkpoint in diffusers' format has no place for it: these weights have a file of their own.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import fingerprint, load_extension, save_extension
+from ..checkpoint import fingerprint, load_extension, save_extension, unet_from_hf, unet_to_hf
 from ..models import UNet, UNetConfig
 from ..models.layers import levels, picture, tokens
 from ..models.unet import Attention, timestep_features
@@ -24,7 +24,7 @@ from ..pipeline import StableDiffusion
 from ..training import RECIPES, Run
 from ..training.pool import encode_pool
 from ..training.stages import train_stage, unet_stage
-from . import Wrapper
+from . import Wrapper, unwrapped
 
 RECIPE = RECIPES["unet"]
 SPAN = 8  # the side of every feature map, whatever its resolution, in units of the positions
@@ -97,14 +97,14 @@ class CrossResolutionDiffusion(Wrapper):
     """The pipeline with that U-Net in place of its own."""
 
     def __init__(self, pipe: StableDiffusion, unet: CrossResolutionUNet):
-        super().__init__(replace(pipe, unet=unet))
+        super().__init__(replace(unwrapped(pipe), unet=unet))
 
     def __call__(self, *arguments, **options):
         return self.pipe(*arguments, **options)
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         unet = self.pipe.unet
-        save_extension(folder, unet, asdict(unet.config), stands_on(self.pipe), dtype)
+        save_extension(folder, unet, unet_to_hf(unet.config), stands_on(self.pipe), dtype)
 
 
 def stands_on(pipe: StableDiffusion) -> str:
@@ -118,12 +118,7 @@ def extend(run: Run, pipe: StableDiffusion) -> CrossResolutionDiffusion:
     return CrossResolutionDiffusion(pipe, unet)
 
 
-def load(folder: Path, pipe: StableDiffusion) -> CrossResolutionDiffusion:
-    build = lambda **config: CrossResolutionUNet(read_config(config))  # noqa: E731
+def load(folder: str | Path, pipe: StableDiffusion) -> CrossResolutionDiffusion:
+    build = lambda config: CrossResolutionUNet(unet_from_hf(config))  # noqa: E731
     unet = load_extension(folder, "cross-resolution", build, stands_on(pipe))
     return CrossResolutionDiffusion(pipe, unet.to(pipe.device, pipe.dtype))
-
-
-def read_config(config: dict) -> UNetConfig:
-    """JSON has lists where the configuration has tuples."""
-    return UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})

@@ -24,6 +24,7 @@ from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, generator_for
 from ..training.pool import encode_pool
 from ..training.stages import Stage, train_stage
+from . import unwrapped
 
 RECIPE = Recipe(steps=600, batch_size=64, learning_rate=1e-3)
 KNOWN = 50  # timesteps that the student learns: those that the sampler "lcm" visits
@@ -83,6 +84,6 @@ def extend(run: Run, pipe: StableDiffusion) -> StableDiffusion:
     return replace(pipe, unet=train_stage(run, stage), sampler="lcm", defaults=SAMPLING)
 
 
-def load(folder: Path, pipe: StableDiffusion) -> StableDiffusion:
+def load(folder: str | Path, pipe: StableDiffusion) -> StableDiffusion:
     """The student's checkpoint."""
-    return StableDiffusion.from_pretrained(folder, pipe.device)
+    return StableDiffusion.from_pretrained(folder, unwrapped(pipe).device)

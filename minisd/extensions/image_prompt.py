@@ -231,11 +231,12 @@ class ImagePrompted(Wrapper):
             save_image_encoder(folder / "image_encoder", self.clip, dtype)
 
 
-def load(folder: Path, pipe: StableDiffusion) -> ImagePrompted:
+def load(folder: str | Path, pipe: StableDiffusion) -> ImagePrompted:
     """What `extend` returned, read again."""
     width = clip_of(pipe).config.projection_dim
     stands_on = fingerprint(pipe.unet, pipe.clip)
-    adapter = load_extension(folder, NAME, lambda: ImageAdapter(pipe.unet, width), stands_on, FILE)
+    build = lambda _: ImageAdapter(pipe.unet, width)  # noqa: E731
+    adapter = load_extension(folder, NAME, build, stands_on, FILE)
     return ImagePrompted(pipe, adapter)
 
 

@@ -8,19 +8,19 @@ Sources: Ho et al. 2020, "Denoising diffusion probabilistic models", whose U-Net
 Rombach et al. 2022, section 4.1, for the comparison.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import fingerprint, load_extension, save_extension
+from ..checkpoint import fingerprint, load_extension, save_extension, unet_from_hf, unet_to_hf
 from ..models import AutoencoderConfig, DiagonalGaussian, UNet, UNetConfig
 from ..pipeline import StableDiffusion
 from ..training import RECIPES, Run
 from ..training.pool import encode_pool
 from ..training.stages import train_stage, unet_stage
-from . import Wrapper
+from . import Wrapper, unwrapped
 
 RECIPE = RECIPES["unet"]
 
@@ -60,14 +60,14 @@ class PixelDiffusion(Wrapper):
     """The pipeline with a U-Net that draws pixels, and nothing to decode."""
 
     def __init__(self, pipe: StableDiffusion, unet: UNet):
-        super().__init__(replace(pipe, unet=unet, autoencoder=Pixels()))
+        super().__init__(replace(unwrapped(pipe), unet=unet, autoencoder=Pixels()))
 
     def __call__(self, *arguments, **options):
         return self.pipe(*arguments, **options)
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         unet = self.pipe.unet
-        save_extension(folder, unet, asdict(unet.config), fingerprint(self.text_encoder), dtype)
+        save_extension(folder, unet, unet_to_hf(unet.config), fingerprint(self.text_encoder), dtype)
 
 
 def extend(run: Run, pipe: StableDiffusion) -> PixelDiffusion:
@@ -77,7 +77,7 @@ def extend(run: Run, pipe: StableDiffusion) -> PixelDiffusion:
     return PixelDiffusion(pipe, unet)
 
 
-def load(folder: Path, pipe: StableDiffusion) -> PixelDiffusion:
-    build = lambda **config: UNet(UNetConfig(**config))  # noqa: E731
+def load(folder: str | Path, pipe: StableDiffusion) -> PixelDiffusion:
+    build = lambda config: UNet(unet_from_hf(config))  # noqa: E731
     unet = load_extension(folder, "pixels-or-latents", build, fingerprint(pipe.text_encoder))
     return PixelDiffusion(pipe, unet.to(pipe.device, pipe.dtype))

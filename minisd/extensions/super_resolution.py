@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..call import OUTPUT_TYPES, Output
-from ..checkpoint import fingerprint, load_extension, save_extension
+from ..checkpoint import fingerprint, load_extension, save_extension, values_like
 from ..data import World
 from ..errors import InputError, check_choice
 from ..models.layers import matrices_between
+from ..pictures import to_pixels
 from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, generator_for
 from ..training.stages import Stage, train_stage
@@ -160,20 +161,25 @@ class Upscaled(Wrapper):
         return Output(images) if return_dict else (images, None)
 
     @torch.no_grad()
-    def upscale(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) -> (B, 3, 4H, 4W), both in [0, 1]."""
+    def upscale(self, images) -> Tensor:
+        """Pictures (B, 3, H, W), or others of KINDS in pictures.py -> (B, 3, 4H, 4W), in [0, 1]."""
+        images = to_pixels("images", images)
         network = self.network.to(images.device)  # the pipeline may have moved
         fine = torch.cat([network(2 * x - 1) for x in images.split(100)])
         return (fine / 2 + 0.5).clamp(0, 1)
 
-    def save_pretrained(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         stands_on = fingerprint(self.pipe.autoencoder)
         save_extension(folder, self.network, self.network.config, stands_on, dtype)
 
 
-def load(folder: Path, pipe: StableDiffusion) -> Upscaled:
+def load(folder: str | Path, pipe: StableDiffusion) -> Upscaled:
     stands_on = fingerprint(pipe.autoencoder)  # any U-Net serves, but no other decoder
-    network = load_extension(folder, "super-resolution", SuperResolution, stands_on)
+
+    def build(config: dict) -> SuperResolution:
+        return SuperResolution(**values_like(SuperResolution().config, config))
+
+    network = load_extension(folder, "super-resolution", build, stands_on)
     return Upscaled(pipe, network.to(pipe.device))
 
 

@@ -81,8 +81,8 @@ def load_checkpoint(path: Path, run: dict, device: torch.device) -> dict:
         message = f"{path} is damaged and cannot be resumed; delete it to train anew"
         raise InputError(message) from error
     if changed:
-        message = f"{path} was trained with another {', '.join(changed)}"
-        raise InputError(f"{message}; resume with the same settings")
+        message = f"{path} was trained with other settings: {', '.join(changed)}"
+        raise InputError(f"{message}; resume with the same ones")
     return state
 
 

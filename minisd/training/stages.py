@@ -166,16 +166,25 @@ def check(run: Run, resume: bool) -> None:
 def check_folder(run: Run, resume: bool) -> None:
     """InputError unless the folder is one to write in, and the processes can share the batches.
 
-    Without `resume` it must be new or empty, with it that of a run to resume.
+    Without `resume` it must be new or empty, with it that of a run to resume: one that trains the
+    same stages, or none yet.
     """
     sizes = {f"{name}.batch_size": recipe.batch_size for name, recipe in run.recipes.items()}
     for name, size in (sizes | {"the pool's batch": POOL_BATCH}).items():
         if size % parallel.count():
             raise InputError(f"{parallel.count()} processes cannot share {name} of {size}")
-    if not resume and run.folder.exists() and any(run.folder.iterdir()):
-        raise InputError(f"{run.folder} is not empty; go on with --resume, or choose another --out")
-    if resume and not run.working.exists():
-        raise InputError(f"{run.folder} holds no run to resume; leave out --resume to start one")
+    files = set(run.folder.iterdir()) if run.folder.exists() else set()
+    stages = {file.stem for file in run.working.glob("*.ckpt")}
+    if others := sorted(stages - set(run.recipes)):
+        what = ", ".join(others).replace("_", "-")
+        raise InputError(f"{run.folder} holds another run, of {what}; choose another --out")
+    begun = run.working in files and (stages or len(files) == 1)
+    if resume and not begun:
+        how = "start one without --resume, in a new --out"
+        raise InputError(f"{run.folder} holds no run to resume; {how}")
+    if files and not resume:
+        how = "go on with --resume, or choose" if begun else "choose"
+        raise InputError(f"{run.folder} is not empty; {how} another --out")
     check_writable(run.working / "any.ckpt")
 
 

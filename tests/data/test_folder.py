@@ -451,5 +451,5 @@ def test_it_trains_to_a_pipeline_that_draws(folder, tmp_path, size):
     out = pipe("a red square", num_inference_steps=2, output_type="pt", generator=seeded())
     assert out.images.shape == (1, 3, size, size)
     assert pipe.data == dataset.about
-    with pytest.raises(InputError, match="another data"):
+    with pytest.raises(InputError, match="other settings: data"):
         stages.train_all(replace(run, dataset=Folder(folder, 96 - size)), resume=True)

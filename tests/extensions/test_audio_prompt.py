@@ -1,8 +1,7 @@
 """An audio encoder says of a recording what the text encoder says of the caption spoken in it."""
 
 import math
-import struct
-import wave
+import shutil
 
 import numpy as np
 import pytest
@@ -12,14 +11,14 @@ from benchmarks.speech import captions as captions_to_cut
 from benchmarks.speech import to_mu_law
 from minisd import StableDiffusion
 from minisd.__main__ import main
+from minisd.audio import RATE
+from minisd.checkpoint import read_json, write_json
 from minisd.data import ONE, TWO
 from minisd.errors import InputError
 from minisd.extensions import audio_prompt
 from minisd.extensions.audio_prompt import (
     HOP,
     MELS,
-    RATE,
-    SECONDS,
     STATE,
     WINDOW,
     WORDS,
@@ -34,14 +33,13 @@ from minisd.extensions.audio_prompt import (
     log_mel,
     mel_filters,
     plain_captions,
-    read_wav,
     readings,
-    resample,
     spoil,
     with_noise,
 )
 from minisd.files import SHIPPED
 from minisd.training import Recipe, Run
+from tests.helpers import tone, write_wav
 
 CAPTION = "at the top left there is an orange eight"
 TRAINED = SHIPPED / "extensions" / "audio-prompt"
@@ -51,73 +49,12 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def tone(hertz, seconds=1.0, rate=RATE):
-    return torch.sin(2 * math.pi * hertz * torch.arange(int(seconds * rate)) / rate)
-
-
-def write_wav(path, x, rate=RATE, width=2):
-    """x (T,) or (T, channels) in [-1, 1]."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1 if x.dim() == 1 else x.shape[1])
-        file.setsampwidth(width)
-        file.setframerate(rate)
-        file.writeframes((x * (2**15 - 1)).round().numpy().astype("<i2").tobytes())
-    return path
-
-
 @pytest.fixture(scope="module")
 def speech():
     return Speech()
 
 
 # The recording
-
-
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
-def test_another_rate_is_the_same_sound(rate):
-    x = resample(tone(440, rate=rate), rate, RATE)
-    assert len(x) == RATE
-    torch.testing.assert_close(x[500:-500], tone(440)[500:-500], atol=0.01, rtol=0)
-
-
-def test_what_a_lower_rate_cannot_hold_is_left_out():
-    assert resample(tone(6000, rate=44100), 44100, RATE).abs().max() < 0.05  # above RATE / 2
-
-
-def test_a_file_is_read_at_our_rate_with_its_channels_mixed(tmp_path):
-    x = 0.5 * tone(440, rate=16000)
-    stereo = torch.stack([x, torch.zeros_like(x)], dim=1)
-    mono, mixed = (read_wav(write_wav(tmp_path / "a.wav", y, 16000)) for y in (x, stereo))
-    torch.testing.assert_close(mono[500:-500], 0.5 * tone(440)[500:-500], atol=0.01, rtol=0)
-    torch.testing.assert_close(mixed, mono / 2, atol=1e-3, rtol=0)
-
-
-def as_bytes(path, *changes):
-    """A good file with bytes replaced at an index."""
-    data = bytearray(write_wav(path, tone(440)).read_bytes())
-    for index, value in changes:
-        data[index : index + len(value)] = value
-    path.write_bytes(data)
-
-
-BAD = {
-    "is no WAV file": lambda path: path.write_text("a large red seven"),
-    "is no WAV file of 16-bit PCM: it ends too early": lambda path: path.write_bytes(b""),
-    "unknown format: 7": lambda path: as_bytes(path, (20, struct.pack("<H", 7))),  # mu-law
-    "has 8 bits a sample": lambda path: write_wav(path, tone(440), width=1),
-    "is empty": lambda path: write_wav(path, torch.zeros(0)),
-    "lasts 10.5 seconds; the most is 10": lambda path: write_wav(path, tone(440, SECONDS + 0.5)),
-    "is cut short": lambda path: path.write_bytes(write_wav(path, tone(440)).read_bytes()[:-1000]),
-}
-
-
-@pytest.mark.parametrize("message", BAD)
-def test_a_bad_file_is_told_in_one_line(message, tmp_path):
-    path = tmp_path / "say.wav"
-    BAD[message](path)
-    with pytest.raises(InputError, match="say.wav") as error:
-        read_wav(path)
-    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_silence_and_less_than_a_window_are_told(tiny_pipe, tmp_path):
@@ -134,12 +71,21 @@ def test_silence_and_less_than_a_window_are_told(tiny_pipe, tmp_path):
         torch.zeros(2, RATE),
         torch.zeros(1, 2, 3),
         torch.ones(RATE).int(),
+        np.ones(RATE),
+        [0.5] * RATE,
+        None,
     ],
 )
 def test_a_bad_tensor_is_told_as_well(audio, tiny_pipe):
     spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
     with pytest.raises(InputError, match="audio"):
         spoken.listen(audio)
+
+
+def test_sound_may_be_of_any_floats(tiny_pipe):
+    spoken = audio_prompt.Spoken(tiny_pipe, tiny_encoder(tiny_pipe))
+    contexts = [spoken.listen(tone(440).to(dtype)) for dtype in (torch.float32, torch.float64)]
+    torch.testing.assert_close(*contexts)
 
 
 def test_when_it_is_said_in_a_file_does_not_matter(tiny_pipe, tmp_path):
@@ -344,8 +290,18 @@ def test_what_is_saved_hears_the_same(trained, tiny_pipe, speech):
 def test_it_stands_on_the_text_encoder_alone(trained, tiny_pipe, tmp_path):
     with pytest.raises(InputError, match="trained for another checkpoint"):
         load(trained[1], StableDiffusion.from_pretrained())
-    with pytest.raises(InputError, match="holds no audio-prompt; train one with"):
+    with pytest.raises(InputError, match="holds no audio-prompt .* train one with"):
         load(tmp_path, tiny_pipe)
+
+
+@pytest.mark.parametrize("heads", [0, -4, 3, 2.0, "4", True, None, 10**30, [4]])
+def test_heads_that_no_encoder_has_are_told(heads, trained, tiny_pipe, tmp_path):
+    folder = shutil.copytree(trained[1], tmp_path / "audio-prompt")
+    about = read_json(folder / "config.json")
+    about["config"]["num_heads"] = heads
+    write_json(folder / "config.json", about)
+    with pytest.raises(InputError, match=r"config\.json is damaged: num_heads (must be|is)"):
+        load(folder, tiny_pipe)
 
 
 def test_the_words_of_two_digits_are_not_there(tiny_pipe, tmp_path):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from minisd import StableDiffusion
+from minisd.call import to_pil
 from minisd.data import ONE, TWO
 from minisd.errors import InputError
 from minisd.evaluation import Judge, psnr
@@ -180,6 +181,17 @@ def test_the_pipeline_s_own_arguments_stay(extended):
     assert made.defaults is pipe.defaults
 
 
+def test_pictures_of_every_kind_are_enlarged_and_others_told(extended):
+    _, made, _ = extended
+    one = torch.rand(3, 8, 8)
+    assert torch.equal(made.upscale(one), made.upscale(one[None]))
+    (picture,) = to_pil(one[None])
+    assert made.upscale(picture).shape == made.upscale(one.half()).shape == (1, 3, 32, 32)
+    for wrong in (None, one[:2], one - 1):
+        with pytest.raises(InputError, match="images must"):
+            made.upscale(wrong)
+
+
 def test_its_file_holds_the_network(extended):
     pipe, made, folder = extended
     large = call(load(folder, pipe), output_type="pt").images
@@ -195,7 +207,7 @@ def test_it_refuses_another_decoder_and_an_empty_folder(extended, tmp_path):
         other.autoencoder.decoder.conv_out.bias += 1
     with pytest.raises(InputError, match="trained for another checkpoint; train anew with: "):
         load(folder, other)
-    with pytest.raises(InputError, match="holds no super-resolution; train one with: "):
+    with pytest.raises(InputError, match="holds no super-resolution .* train one with: "):
         load(tmp_path, pipe)
 
 

@@ -211,8 +211,8 @@ def test_a_checkpoint_may_not_run_code(path, tmp_path):
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"seed": 1}, "another seed;"),
-        ({"recipe": replace(RECIPE, steps=13)}, "another steps;"),
+        ({"seed": 1}, "other settings: seed;"),
+        ({"recipe": replace(RECIPE, steps=13)}, "other settings: steps;"),
         ({"recipe": replace(RECIPE, batch_size=8, ema_decay=0.9)}, "batch_size, ema_decay;"),
     ],
 )
@@ -300,7 +300,7 @@ def test_what_is_frozen_stays_and_what_lies_outside_the_model_may_be_used(path):
 
 def test_another_identity_is_another_run(path):
     run(path)
-    with pytest.raises(InputError, match="another stage;"):
+    with pytest.raises(InputError, match="other settings: stage;"):
         identity = {"seed": 0, "stage": "unet"}
         loop.train(Tiny(), lambda step: 1 / 0, RECIPE, "test", path, identity)
 

@@ -168,19 +168,19 @@ def test_another_seed_gives_another_model(whole, tmp_path):
 
 def test_resuming_with_another_seed_or_recipe_or_data_is_refused(whole):
     before = files(whole), checkpoints(whole)
-    with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* another seed"):
+    with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* other settings: seed"):
         stages.train_all(tiny_run(whole, seed=1), resume=True)
-    with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* another data"):
+    with pytest.raises(ValueError, match=r"autoencoder\.ckpt .* other settings: data"):
         stages.train_all(tiny_run(whole, dataset=TwoDigits()), resume=True)
     other = change_recipe(tiny_run(whole), "clip", learning_rate=0.5)
-    with pytest.raises(ValueError, match=r"clip\.ckpt .* another learning_rate"):
+    with pytest.raises(ValueError, match=r"clip\.ckpt .* other settings: learning_rate"):
         stages.train_all(other, resume=True)
     assert equal((files(whole), checkpoints(whole)), before)
 
 
 def test_a_directory_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="not empty.*--resume.*--out") as error:
+    with pytest.raises(ValueError, match="not empty; choose another --out") as error:
         stages.train_all(tiny_run(tmp_path))
     assert str(tmp_path) in str(error.value)
     assert files(tmp_path) == {(tmp_path / "thesis.txt").relative_to(tmp_path): b"years of work"}
@@ -193,6 +193,29 @@ def test_there_must_be_a_run_to_resume(tmp_path, name):
         stages.train_all(tiny_run(tmp_path / name), resume=True)
     assert str(tmp_path / name) in str(error.value)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (("training/super_resolution.ckpt",), "another run, of super-resolution; choose another"),
+        (("training/unet.ckpt", "training/few_steps.ckpt"), "another run, of few-steps; choose"),
+        (("training/notes.txt", "model_index.json"), "no run to resume; start one without"),
+    ],
+)
+def test_what_another_run_wrote_is_left_alone(tmp_path, held, message):
+    (tmp_path / "training").mkdir()
+    for name in held:
+        (tmp_path / name).write_text("hours of work")
+    with pytest.raises(InputError, match=message):
+        stages.check_folder(tiny_run(tmp_path), resume=True)
+
+
+def test_a_run_killed_before_its_first_checkpoint_goes_on(tmp_path):
+    (tmp_path / "training").mkdir()
+    stages.check_folder(tiny_run(tmp_path), resume=True)
+    with pytest.raises(InputError, match="not empty; go on with --resume, or choose another --out"):
+        stages.check_folder(tiny_run(tmp_path), resume=False)
 
 
 def test_hard_negatives_are_seen_combinations_in_groups_that_differ_in_the_digit_only():
