@@ -1,6 +1,6 @@
 """Pixels or latents: the U-Net on the pixels themselves, to see what the latents save.
 
-The autoencoder gives way to one that changes nothing, so the latents are the pixels: 3 x 32 x 32
+The autoencoder gives way to one that only scales, so the latents are the pixels: 3 x 32 x 32
 numbers in place of 4 x 8 x 8. The U-Net gets the autoencoder's upper levels on top of its own,
 without attention, to come from 32 pixels down to the 4 x 4 places of the usual one.
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoint import fingerprint, load_extension, save_extension, unet_from_hf, unet_to_hf
 from ..models import AutoencoderConfig, DiagonalGaussian, UNet, UNetConfig
 from ..pipeline import StableDiffusion
-from ..training import RECIPES, Run
+from ..training import RECIPES, Run, generator_for
 from ..training.pool import encode_pool
 from ..training.stages import train_stage, unet_stage
 from . import Wrapper, unwrapped
@@ -26,20 +26,34 @@ RECIPE = RECIPES["unet"]
 
 
 class Pixels(nn.Module):
-    """An autoencoder whose latents are the pixels (B, 3, H, W) in [-1, 1]."""
+    """An autoencoder whose latents are the pixels (B, 3, H, W), of mean 0 and unit variance."""
 
     config = AutoencoderConfig(latent_channels=3, block_out_channels=(3,), scaling_factor=1.0)
 
     def __init__(self):
         super().__init__()
         self.encoder = nn.Identity()  # whose work several processes share
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def fit(self, images: Tensor) -> "Pixels":
+        """Measure mean and deviation, as `train_autoencoder` measures the scaling factor."""
+        self.mean, self.deviation = images.mean(), images.std()
+        return self
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
         """Certain of every pixel: a Gaussian without width."""
-        return DiagonalGaussian(torch.cat([images, torch.full_like(images, -30.0)], dim=1))
+        latents = (images - self.mean) / self.deviation
+        return DiagonalGaussian(torch.cat([latents, torch.full_like(latents, -30.0)], dim=1))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return latents
+        return latents * self.deviation + self.mean
+
+
+def pixels_of(run: Run) -> Pixels:
+    """Of the dataset, by 2,048 pictures."""
+    generator = generator_for("pixels to measure", 0, run.seed)
+    return Pixels().fit(run.dataset.batch(2048, "train", generator, run.device).images)
 
 
 def levels_for_pixels(latents: AutoencoderConfig, unet: UNetConfig) -> UNetConfig:
@@ -59,25 +73,26 @@ def on_pixels(run: Run, pipe: StableDiffusion) -> Run:
 class PixelDiffusion(Wrapper):
     """The pipeline with a U-Net that draws pixels, and nothing to decode."""
 
-    def __init__(self, pipe: StableDiffusion, unet: UNet):
-        super().__init__(replace(unwrapped(pipe), unet=unet, autoencoder=Pixels()))
+    def __init__(self, pipe: StableDiffusion, unet: UNet, pixels: Pixels):
+        super().__init__(replace(unwrapped(pipe), unet=unet, autoencoder=pixels))
 
     def __call__(self, *arguments, **options):
         return self.pipe(*arguments, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        unet = self.pipe.unet
-        save_extension(folder, unet, unet_to_hf(unet.config), fingerprint(self.text_encoder), dtype)
+        both, config = nn.ModuleList([self.unet, self.autoencoder]), unet_to_hf(self.unet.config)
+        save_extension(folder, both, config, fingerprint(self.text_encoder), dtype)
 
 
 def extend(run: Run, pipe: StableDiffusion) -> PixelDiffusion:
     """Train the U-Net from nothing, on the pictures of the pool as they are."""
-    pool = encode_pool(run, Pixels(), pipe.tokenizer, pipe.text_encoder)
+    pixels = pixels_of(run)
+    pool = encode_pool(run, pixels, pipe.tokenizer, pipe.text_encoder)
     unet = train_stage(run, unet_stage(on_pixels(run, pipe), pool, "pixels_or_latents"))
-    return PixelDiffusion(pipe, unet)
+    return PixelDiffusion(pipe, unet, pixels)
 
 
 def load(folder: str | Path, pipe: StableDiffusion) -> PixelDiffusion:
-    build = lambda config: UNet(unet_from_hf(config))  # noqa: E731
-    unet = load_extension(folder, "pixels-or-latents", build, fingerprint(pipe.text_encoder))
-    return PixelDiffusion(pipe, unet.to(pipe.device, pipe.dtype))
+    build = lambda config: nn.ModuleList([UNet(unet_from_hf(config)), Pixels()])  # noqa: E731
+    both = load_extension(folder, "pixels-or-latents", build, fingerprint(pipe.text_encoder))
+    return PixelDiffusion(pipe, *both.to(pipe.device, pipe.dtype))

@@ -10,7 +10,14 @@ from minisd.checkpoint import write_json
 from minisd.data import OneDigit
 from minisd.errors import InputError
 from minisd.evaluation import Judge, to_text
-from minisd.extensions.pixels_or_latents import Pixels, extend, levels_for_pixels, load, on_pixels
+from minisd.extensions.pixels_or_latents import (
+    Pixels,
+    extend,
+    levels_for_pixels,
+    load,
+    on_pixels,
+    pixels_of,
+)
 from minisd.models import AutoencoderConfig, UNet, UNetConfig
 from minisd.suites import Asked
 from minisd.suites import pixels_or_latents as suite
@@ -19,12 +26,13 @@ from minisd.training.pool import encode_pool
 from tests.helpers import make_tiny_pipe
 
 
-def test_pixels_come_back_as_they_were():
-    images = 2 * torch.rand(2, 3, 32, 32) - 1
-    posterior = Pixels().encode(images)
-    assert torch.equal(posterior.mean, images)
-    torch.testing.assert_close(posterior.sample(), images, atol=1e-5, rtol=0)
-    assert torch.equal(Pixels().decode(images), images)
+def test_pixels_come_back_and_have_unit_variance():
+    images = 0.3 * torch.rand(20, 3, 32, 32) - 1
+    pixels = Pixels().fit(images)
+    latents = pixels.encode(images).mean
+    assert abs(latents.mean()) < 1e-4 and latents.std().item() == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(pixels.encode(images).sample(), latents, atol=1e-4, rtol=0)
+    torch.testing.assert_close(pixels.decode(latents), images)
     assert Pixels.config.downscale == 1
 
 
@@ -73,9 +81,11 @@ def test_it_draws_pixels_of_any_size_and_its_file_holds_the_same_network(extende
 def test_its_pool_is_the_pictures_themselves(tmp_path):
     pipe = make_tiny_pipe()
     run = small_run(pipe, tmp_path)
-    pool = encode_pool(run, Pixels(), pipe.tokenizer, pipe.text_encoder)
+    pixels = pixels_of(run)
+    pool = encode_pool(run, pixels, pipe.tokenizer, pipe.text_encoder)
     images = torch.cat([batch.images for batch in run.dataset.pool(run.seed, run.device)])
-    assert torch.equal(pool.latents, images)
+    torch.testing.assert_close(pixels.decode(pool.latents), images)
+    assert pool.latents.std().item() == pytest.approx(1, abs=0.05)
     assert on_pixels(run, pipe).unet_config.sample_size == 32
 
 
