@@ -68,8 +68,19 @@ def weighted(usual: float) -> Callable[[str], tuple[str, float]]:
     return read
 
 
+def path(text: str) -> Path:
+    """The path, if there is one: Path("") is the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("name a file or a folder")
+    return Path(text)
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse's, but what it quotes is shortened."""
+    """argparse's, but what it quotes is shortened, and no path is empty."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register("type", Path, path)
 
     def error(self, message: str):
         super().error(shorten(message, 200))

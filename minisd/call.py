@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from .diffusion import Point, inpaint
-from .errors import InputError, check_choice, check_number, quote
+from .errors import InputError, check_choice, check_number, quote, warn
 from .pictures import resize, to_pixels
 
 # diffusers' pipelines have the first three; the fourth is what its schedulers call the guess of x0
@@ -52,18 +52,26 @@ class Source:
     mask: Tensor | None = None  # (B, 1, H, W) bool: where something new is drawn
 
     def start(self, steps: int) -> int:
-        """The index of the first step, as diffusers rounds it."""
-        return steps - int(steps * self.strength)
+        """The index of the first step, as diffusers rounds it. Warns if there is none."""
+        taken = int(steps * self.strength)
+        if 0 < self.strength < 1 and not taken:
+            share = f"strength {self.strength:g} of {steps} steps"
+            warn(f"{share} is less than one step: nothing changes")
+        return steps - taken
 
     def below(self) -> Tensor | None:
         """The latents under the noise at the first step. Like diffusers, a hole begins as noise."""
         return None if self.mask is not None and self.strength == 1 else self.x0
 
     def keep(self, noise: Tensor) -> Callable[[Point, Tensor], Tensor] | None:
-        """What each step does to the latents outside the mask."""
+        """What each step does to the latents outside the mask.
+
+        Inside are all that the hole touches, so that none is too small. diffusers looks at one
+        pixel for each latent; on holes of whole latents both agree.
+        """
         if self.mask is None:
             return None
-        mask = F.interpolate(self.mask.float(), noise.shape[2:])  # (B, 1, H/f, W/f), as diffusers'
+        mask = F.adaptive_max_pool2d(self.mask.float(), noise.shape[2:])  # (B, 1, H/f, W/f)
         return inpaint(self.x0, noise, mask)
 
     def paste(self, images: Tensor) -> Tensor:
@@ -96,6 +104,8 @@ def check_texts(name: str, texts) -> list[str]:
     several = [texts] if isinstance(texts, str) else texts
     if not isinstance(several, (list, tuple)) or not all(isinstance(t, str) for t in several):
         raise InputError(f"{name} must be a text or a list of texts, not {quote(texts)}")
+    if not several:
+        raise InputError(f"{name} is an empty list")
     return list(several)
 
 
@@ -128,8 +138,6 @@ def check_prompts(prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
     if prompt is None and prompt_embeds is None:
         raise InputError("give prompt or prompt_embeds")
     prompts = check_texts("prompt", prompt) if prompt_embeds is None else prompt_embeds
-    if not len(prompts):
-        raise InputError("there is no prompt to draw")
     if negative_prompt_embeds is not None:
         return prompts, negative_prompt_embeds
     negatives = check_texts("negative_prompt", "" if negative_prompt is None else negative_prompt)
@@ -138,18 +146,23 @@ def check_prompts(prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
     return prompts, negatives * (len(prompts) // len(negatives))
 
 
-def check_combined(combine, count: int) -> list[tuple[list[str], float]]:
-    """Further prompts and their weights, checked: a text for each of `count` prompts."""
+def check_combined(combine, count: int) -> list[tuple[list[str] | Tensor, float]]:
+    """Further prompts and their weights, checked: one for each of `count` prompts."""
     several, checked = (list, tuple), []
     pairs = isinstance(combine, several) and all(isinstance(p, several) for p in combine)
     if not pairs or any(len(pair) != 2 for pair in combine):
         raise InputError(f"combine must list pairs (prompt, weight), not {quote(combine)}")
     for texts, weight in combine:
-        texts = check_texts("a prompt to combine", texts)
+        if isinstance(texts, Tensor):
+            check_tensor("a prompt to combine", texts, None, None, None)
+        else:
+            texts = check_texts("a prompt to combine", texts)
         check_number("the weight of a prompt to combine", weight)
         if len(texts) not in (1, count):
             raise InputError(f"{len(texts)} prompts to combine do not fit {count} prompts")
-        checked.append((texts * (count // len(texts)), weight))
+        if len(texts) < count:
+            texts = [*texts] * count if isinstance(texts, list) else texts.expand(count, -1, -1)
+        checked.append((texts, weight))
     return checked
 
 
@@ -171,15 +184,25 @@ def check_options(num_images_per_prompt, output_type, timesteps, sigmas) -> None
         raise InputError("minisd takes no timesteps or sigmas; give num_inference_steps")
 
 
-def read_source(pipe, image, mask_image, strength: float | None, noise: Tensor) -> Source:
-    """The picture to start from, if there is one; noise (B, 4, H/f, W/f) is that of the call."""
+def read_source(
+    pipe, image, mask_image, strength: float | None, noise: Tensor, latents: Tensor | None
+) -> Source:
+    """What a call starts from; noise (B, 4, H/f, W/f) is `latents`, or drawn if they are None."""
     if image is None and mask_image is not None:
         raise InputError("mask_image needs an image, of which it keeps a part")
+    if image is None and latents is None and strength is not None:
+        raise InputError("strength needs something to start from: image or latents")
     if strength is None:  # as in diffusers
         strength = 0.8 if image is not None and mask_image is None else 1.0
+    if image is not None:
+        return read_picture(pipe, image, strength, noise, mask_image)
     check_number("strength", strength, 0, 1)
-    if image is None:
-        return Source(strength)
+    return Source(strength)
+
+
+def read_picture(pipe, image, strength: float, noise: Tensor, mask_image=None) -> Source:
+    """A picture, or one for each, to start from, of the size and number of the noise."""
+    check_number("strength", strength, 0, 1)
     size = tuple(pipe.autoencoder.config.downscale * side for side in noise.shape[2:])
 
     def read(name: str, pictures, channels: int) -> Tensor:
@@ -190,6 +213,8 @@ def read_source(pipe, image, mask_image, strength: float | None, noise: Tensor) 
 
     pixels = read("image", image, 3)
     mask = None if mask_image is None else read("mask_image", mask_image, 1) >= 0.5
+    if mask is not None and not mask.flatten(1).any(dim=1).all():
+        warn("the mask is black, so nothing is drawn; white is 255 in bytes, 1 in other numbers")
     return Source(strength, pipe.encode(pixels).float(), pixels, mask)
 
 

@@ -14,8 +14,8 @@ import torch
 
 from . import data, extensions, plots, suites
 from .checkpoint import read_json, write_json
-from .errors import InputError, check_number, located
-from .evaluation import Judge, Settings, evaluate, format_results, to_text
+from .errors import InputError, check_number, located, renamed
+from .evaluation import Judge, Settings, check_samples, evaluate, format_results, to_text
 from .files import check_writable
 from .film import watch
 from .machine import describe, pick_device
@@ -45,6 +45,15 @@ def modules(package) -> dict:
 EXTENSIONS = modules(extensions)
 SUITES = {"text": None, **modules(suites)}  # "text" is what `evaluate` measures in any case
 GALLERY = 32  # pictures
+WORDS = {  # of the pipeline's messages: what the command line says
+    "give prompt or prompt_embeds": "there is no caption: say what to draw",
+    "image or latents": "--image",
+    "strength": "--strength",
+    "mask_image": "--mask",
+    "guidance_scale": "--guidance",
+    "guidance_rescale": "--rescale",
+    "clip_guidance_scale": "--clip-guidance",
+}
 MAX_SEED = 2**32 - 1
 
 
@@ -136,14 +145,14 @@ def sample(o: Namespace) -> None:
         "strength": o.strength,
         "combine": [(utf8(prompt), weight) for prompt, weight in o.combine],
     }
-    written = dict(call)
     for extension in EXTENSIONS.values():
         if hasattr(extension, "use"):
             pipe = extension.use(pipe, o, call)
-    if not o.prompts and call == written:
-        raise InputError("there is no caption: say what to draw")
-    with watch(pipe) if o.animate else nullcontext(([], {})) as (frames, watching):
+    watched = watch(pipe) if o.animate else nullcontext(([], {}))
+    with renamed(WORDS), watched as (frames, watching):
         images = pipe(**call, **watching).images
+    if o.animate and not frames:
+        raise InputError("there is no step for --animate to show; give a higher --strength")
     more = [f"{'and' if weight > 0 else 'not'} {prompt}" for prompt, weight in call["combine"]]
     titles = [", ".join([prompt, *more]) for prompt in o.prompts or [""] * len(images)]
     plots.save(plots.gallery(images, titles), o.out)
@@ -219,7 +228,7 @@ def report_suite(pipe: StableDiffusion, judge: Judge | None, o: Namespace) -> No
     if judge is None:
         raise InputError(f"the suite {o.suite} needs a judge, which reads digits only")
     samples = suite.SAMPLES if o.samples is None else o.samples
-    check_number("samples", samples, 2, whole=True)
+    check_samples(samples)
     asked = suites.Asked(samples, o.seed, o.extensions)
     about = {"suite": o.suite, "samples": samples, "seed": o.seed}
     about |= {} if o.weights == WEIGHTS else {"weights": str(o.weights)}
@@ -237,7 +246,8 @@ def report_suite(pipe: StableDiffusion, judge: Judge | None, o: Namespace) -> No
 def publish(measured: Callable, show: Callable, file: Path | None, about: dict, pipe) -> None:
     """Measure, write the numbers, print the table; each even if the other is impossible."""
     began = time.monotonic()
-    results = measured()
+    with renamed(WORDS):
+        results = measured()
     seconds = {"machine": describe(pipe.device), "seconds": round(time.monotonic() - began, 1)}
     try:
         if file:

@@ -3,18 +3,27 @@
 import torch
 from torch import Tensor
 
-from .call import Source, read_source
+from .call import SamplingDefaults, Source, check_texts, read_picture
 from .diffusion import Generators, flow_edit, sample
+from .errors import InputError, check_number
 from .models import change_cross_attention
 from .pipeline import StableDiffusion
+
+
+def contexts(pipe: StableDiffusion, prompt, new_prompt) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the old prompts, of as many empty ones and of the new prompts: (B, L, D) each."""
+    old, new = check_texts("prompt", prompt), check_texts("new_prompt", new_prompt)
+    if len(old) != len(new):
+        raise InputError(f"{len(new)} new prompts do not fit {len(old)} prompts")
+    return tuple(pipe.encode_prompt(texts) for texts in (old, [""] * len(old), new))
 
 
 @torch.no_grad()
 def prompt_to_prompt(
     pipe: StableDiffusion,
     image,
-    prompt: list[str],
-    new_prompt: list[str],
+    prompt: str | list[str],
+    new_prompt: str | list[str],
     num_inference_steps: int = 50,
     strength: float = 0.7,
     guidance_scale: float = 3.0,
@@ -28,9 +37,11 @@ def prompt_to_prompt(
     place. Source: Hertz et al. 2022, "Prompt-to-prompt image editing with cross-attention control",
     algorithm 1, word swap.
     """
-    x = pipe.invert(image, prompt, num_inference_steps, strength)  # (B, 4, H/f, W/f)
-    contexts = [pipe.encode_prompt(p) for p in (prompt, [""] * len(x), new_prompt)]
-    context = torch.cat(contexts)  # (3B, L, D)
+    check_number("keep", keep, 0, 1)
+    SamplingDefaults(num_inference_steps, guidance_scale)  # which checks them
+    old, empty, new = contexts(pipe, prompt, new_prompt)
+    x = pipe.invert(image, old, num_inference_steps, strength)  # (B, 4, H/f, W/f)
+    context = torch.cat([old, empty, new])  # (3B, L, D)
     start = Source(strength).start(num_inference_steps)
     calls = 0
 
@@ -57,8 +68,8 @@ def prompt_to_prompt(
 def exchange(
     pipe: StableDiffusion,
     image,
-    prompt: list[str],
-    new_prompt: list[str],
+    prompt: str | list[str],
+    new_prompt: str | list[str],
     num_inference_steps: int = 50,
     strength: float = 0.65,
     guidance_scale: float = 3.0,
@@ -68,8 +79,9 @@ def exchange(
 
     Where the shape itself has to change, it keeps place and size better than prompt-to-prompt.
     """
-    old, empty, new = map(pipe.encode_prompt, (prompt, [""] * len(prompt), new_prompt))
-    source = read_source(pipe, image, None, strength, pipe.draw_latents(len(old)))
+    SamplingDefaults(num_inference_steps, guidance_scale)  # which checks them
+    old, empty, new = contexts(pipe, prompt, new_prompt)
+    source = read_picture(pipe, image, strength, pipe.draw_latents(len(old)))
     start = source.start(num_inference_steps)
     denoisers = pipe.denoiser(old, None), pipe.denoiser(new, empty, guidance_scale, 0.0)
     options = {"steps": num_inference_steps, "start": start, "generator": generator}

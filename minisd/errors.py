@@ -44,6 +44,18 @@ def located(place) -> Iterator[None]:
         raise InputError(f"{place}: {error}") from error
 
 
+@contextmanager
+def renamed(words: dict[str, str]) -> Iterator[None]:
+    """Say it in other words, each for the one that an InputError of the code inside has."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for word, other in words.items():
+            message = re.sub(rf"\b{word}\b", other, message)
+        raise InputError(message) from error
+
+
 def check_number(name: str, value, least=-math.inf, most=math.inf, whole=False) -> None:
     """InputError unless it is a finite number, or a whole one, from `least` to `most`."""
     fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)

@@ -1,5 +1,8 @@
 """Pictures that come in: files, PIL images, arrays or tensors become tensors of pixels."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +14,51 @@ from torch import Tensor
 from .errors import InputError, quote, shorten, warn
 
 BACKGROUND = "white"  # behind transparent pixels
-NOT_A_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+NOT_A_PICTURE = (OSError, ValueError, SyntaxError)
 KINDS = "a PIL image, an array (H, W, 3), a tensor (3, H, W), or a list of them"
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """InputError if it is no picture; the system itself says why a file cannot be opened."""
+    try:
+        yield
+    except NOT_A_PICTURE as error:
+        if getattr(error, "errno", None):
+            raise
+        reason = shorten(f"{error or type(error).__name__}", 200)
+        raise InputError(f"{what} is no picture: {reason}") from error
 
 
 def open_picture(path: Path) -> Image.Image:
     """The picture of a file, as `load_picture`. InputError if it is none."""
-    try:
+    with reading(quote(str(path), 200)):
         return load_picture(path)
-    except FileNotFoundError:
-        raise
-    except NOT_A_PICTURE as error:
-        reason = shorten(f"{error or type(error).__name__}", 200)
-        raise InputError(f"{quote(str(path), 200)} is no picture: {reason}") from error
 
 
 def load_picture(path: Path) -> Image.Image:
-    """The picture of a file, upright and in RGB. One of NOT_A_PICTURE if it cannot be read.
+    """The picture of a file, as `to_rgb`. One of NOT_A_PICTURE if it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise ValueError(f"it has more than {most} million pixels") from error
+    with image:
+        return to_rgb(image)
 
-    ValueError if its pixels have no known range.
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright, in RGB, what is transparent on a plain background.
+
+    One of NOT_A_PICTURE if it cannot be read, or if its pixels have no known range.
     """
-    with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-        elif image.mode in ("I", "F"):
-            raise ValueError(f"its mode is {image.mode}; save it with 8 bits a channel")
-        return flat(image)
-
-
-def flat(image: Image.Image) -> Image.Image:
-    """In RGB, what is transparent on a plain background."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"its mode is {image.mode}; save it with 8 bits a channel")
     image = image.convert("RGBA")
     plain = Image.new("RGBA", image.size, BACKGROUND)
     return Image.alpha_composite(plain, image).convert("RGB")
@@ -65,9 +82,14 @@ def to_pixels(name: str, images, channels: int = 3) -> Tensor:
 def one_to_pixels(name: str, image, channels: int) -> Tensor:
     """One picture, or an array or a tensor with a batch of them -> (B, C, H, W) in [0, 1]."""
     if isinstance(image, Image.Image):
-        image = np.asarray(flat(image) if channels == 3 else flat(image).convert("L"))
+        with reading(name):
+            image = np.asarray(to_rgb(image).convert("RGB" if channels == 3 else "L"))
+    numbers = f"{name} must hold bytes, or numbers from 0 to 1"
     if isinstance(image, np.ndarray):
-        x = torch.from_numpy(np.array(image, order="C"))  # a copy, as PIL's may not be written
+        try:
+            x = torch.from_numpy(np.array(image, order="C"))  # a copy, as PIL's may not be written
+        except TypeError as error:  # objects, texts
+            raise InputError(numbers) from error
         x = x[..., None] if channels == 1 and x.dim() == 2 else x
         x = x.movedim(-1, -3) if x.dim() in (3, 4) else x
     elif isinstance(image, Tensor):
@@ -79,7 +101,7 @@ def one_to_pixels(name: str, image, channels: int) -> Tensor:
         raise InputError(f"{name} must be {KINDS}, not of the shape {tuple(image.shape)}")
     x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
     if not ((x >= 0) & (x <= 1)).all():
-        raise InputError(f"{name} must hold bytes, or numbers from 0 to 1")
+        raise InputError(numbers)
     return x
 
 
@@ -88,5 +110,7 @@ def resize(name: str, x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[2:] == size:
         return x
     was, now = ("x".join(map(str, reversed(shape))) for shape in (x.shape[2:], size))
-    warn(f"{name} was resized from {was} to {now} pixels")
+    squashed = x.shape[2] * size[1] != x.shape[3] * size[0]
+    more = ", which changes its proportions; crop it first to keep them" if squashed else ""
+    warn(f"{name} was resized from {was} to {now} pixels{more}")
     return F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)

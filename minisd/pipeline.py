@@ -15,6 +15,7 @@ from .call import (
     check_tensor,
     check_texts,
     in_turn,
+    read_picture,
     read_source,
     step_end,
 )
@@ -65,7 +66,7 @@ class StableDiffusion(Pretrained):
         image=None,
         mask_image=None,
         strength: float | None = None,
-        combine: Sequence[tuple[str | list[str], float]] = (),
+        combine: Sequence[tuple[str | list[str] | Tensor, float]] = (),
         clip_guidance_scale: float = 0.0,
     ) -> Output | tuple:
         """From prompt to pixels. Arguments as in diffusers' pipelines, but for sampler, progress.
@@ -84,9 +85,10 @@ class StableDiffusion(Pretrained):
         where something new is drawn, black where every pixel stays. Without an image, `latents` are
         noised already as far as `strength` says, such as those of `invert`.
 
-        combine: further prompts, each one text or one for each prompt, with a weight beside the
-        prompt's own, which is 1: AND, or NOT where it is negative. clip_guidance_scale: how far
-        CLIP, which looks at each guess, moves it towards the prompt; 1 is Bayes' rule.
+        combine: further prompts, each one text or one for each prompt, or their embeddings, with a
+        weight beside the prompt's own, which is 1: AND, or NOT where it is negative.
+        clip_guidance_scale: how far CLIP, which looks at each guess, moves it towards the prompt; 1
+        is Bayes' rule.
 
         InputError if an argument makes no sense.
         """
@@ -97,9 +99,7 @@ class StableDiffusion(Pretrained):
         prompts, negatives = check_prompts(*words, self.unet.config.cross_attention_dim)
         combine = check_combined(combine, len(prompts))
         if scale == 1 and not combine and (negative_prompt_embeds is not None or any(negatives)):
-            warn(
-                "a negative prompt changes nothing without guidance; give a guidance_scale above 1"
-            )
+            warn("a negative prompt changes nothing without guidance, which begins above 1")
 
         # 1. Words become numbers: B pictures, L tokens each, D numbers a token.
         context = self.encode_prompt(prompts, num_images_per_prompt, clip_skip)  # (B, L, D)
@@ -108,7 +108,7 @@ class StableDiffusion(Pretrained):
 
         # 2. Every picture starts as noise, or as a picture under noise, of the size of its latents.
         noise = self.draw_latents(len(context), height, width, generator, latents)
-        source = read_source(self, image, mask_image, strength, noise)
+        source = read_source(self, image, mask_image, strength, noise, latents)
 
         # 3. At each step the U-Net predicts the noise, and the sampler removes some of it.
         guided = scale != 1 or more
@@ -223,7 +223,9 @@ class StableDiffusion(Pretrained):
         """
         clip = self.guiding_clip()
         if isinstance(prompts, Tensor):
-            raise InputError("clip guidance needs prompt, which CLIP reads; give no prompt_embeds")
+            raise InputError("CLIP guidance needs the prompt in words, which CLIP can read")
+        if torch.is_inference_mode_enabled():
+            raise InputError("CLIP guidance needs gradients; leave torch.inference_mode()")
         texts = clip.encode_text(self.tokenizer(prompts).to(self.device))  # (B, P)
         texts = texts.repeat_interleave(num_images_per_prompt, dim=0)
         side = clip.config.vision.image_size
@@ -267,7 +269,7 @@ class StableDiffusion(Pretrained):
     def invert(
         self,
         image,
-        prompt: str | list[str] = "",
+        prompt: str | list[str] | Tensor = "",
         num_inference_steps: int | None = None,
         strength: float = 1.0,
         guidance_scale: float = 1.0,
@@ -279,7 +281,7 @@ class StableDiffusion(Pretrained):
         """
         steps = self.defaults.override(num_inference_steps, None, None).num_inference_steps
         context = self.encode_prompt(prompt)  # (B, L, D)
-        source = read_source(self, image, None, strength, self.draw_latents(len(context)))
+        source = read_picture(self, image, strength, self.draw_latents(len(context)))
         empty = self.encode_prompt([""] * len(context))
         denoise = self.denoiser(context, empty, guidance_scale, 0.0)
         return invert(denoise, self.schedule, source.x0, steps, source.start(steps))

@@ -170,6 +170,8 @@ def save_film(figures: Iterable[Figure], path: str | Path, seconds: float = 0.3)
         figure.canvas.draw()
         frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB"))
         plt.close(figure)
+    if not frames:
+        raise InputError(f"{shorten(str(path))} would be a film without a frame")
     duration = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
     with open_atomically(Path(path)) as file:
         more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0}

@@ -246,8 +246,29 @@ def test_sample_starts_from_a_picture(run, tiny_weights, tmp_path):
     ]
 
 
-def test_sample_needs_a_caption(refused):
-    assert refused("sample") == "there is no caption: say what to draw"
+def test_sample_needs_a_caption(refused, tiny_weights, monkeypatch):
+    class Louder:
+        """An extension that changes the call and says nothing of what to draw."""
+
+        @staticmethod
+        def use(pipe, options, call):
+            call["clip_guidance_scale"] = 5.0
+            return pipe
+
+    for _ in range(2):
+        message = refused("sample", "--weights", tiny_weights)
+        assert message == "there is no caption: say what to draw"
+        monkeypatch.setitem(commands.EXTENSIONS, "louder", Louder)
+
+
+def test_a_strength_that_takes_no_step(run, refused, tiny_weights, tmp_path):
+    ask = ("sample", "a red seven", "--weights", tiny_weights, "--steps", 9, "--image", EXAMPLES)
+    code, _, lines = run(*ask, "--strength", "0.1")
+    note = "minisd: note: strength 0.1 of 9 steps is less than one step: nothing changes"
+    assert code == 0 and lines[-1] == note
+    warnings.simplefilter("ignore")
+    (tmp_path / "sample.png").unlink()
+    assert "no step for --animate" in refused(*ask, "--strength", "0", "--animate", "f.gif")
 
 
 # What cannot work
@@ -263,7 +284,7 @@ def test_sample_needs_a_caption(refused):
         (("--eta", "2"), "eta must be from 0 to 1"),
         (("--eta", "nan"), "eta must be from 0 to 1"),
         (("--eta", "0.5", "--sampler", "dpm++"), "0 unless the sampler is ddim"),
-        (("--guidance", "nan"), "guidance_scale must be a number, not nan"),
+        (("--guidance", "nan"), "--guidance must be a number, not nan"),
         (("--device", "tpu"), "no device 'tpu'"),
         (("--device", "meta"), "no device 'meta'"),
         (("--weights", "nowhere"), "nowhere holds no checkpoint (no model_index.json)"),
@@ -272,20 +293,26 @@ def test_sample_needs_a_caption(refused):
         (("--image", "nowhere.png"), "nowhere.png: No such file"),
         (("--image", __file__), "is no picture"),
         (("--image", EXAMPLES, "--mask", __file__), "is no picture"),
-        (("--mask", EXAMPLES), "mask_image needs an image"),
+        (("--image", "folder.png"), "folder.png: Is a directory"),
+        (("--mask", EXAMPLES), "--mask needs an image"),
+        (("--strength", "0.5"), "--strength needs something to start from: --image"),
         (("--image", EXAMPLES, "--strength", "2"), "strength must be a number from 0 to 1, not 2"),
     ],
 )
-def test_sample_refuses(refused, tiny_weights, option, message):
+def test_sample_refuses(refused, tiny_weights, tmp_path, option, message):
+    (tmp_path / "folder.png").mkdir()
     assert message in refused("sample", "a red seven", "--weights", tiny_weights, *option)
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--samples", "0"), "samples must be a whole number of at least 2"),
-        (("--samples", "1"), "samples must be a whole number of at least 2"),
-        (("--samples", "-7"), "samples must be a whole number of at least 2"),
+        (("--samples", "0"), "samples must be a whole number from 2 to 100000"),
+        (("--samples", "1"), "samples must be a whole number from 2 to 100000"),
+        (("--samples", "-7"), "samples must be a whole number from 2 to 100000"),
+        (("--samples", str(10**12)), "samples must be a whole number from 2 to 100000"),
+        (("--samples", str(10**12), "--suite", "editing"), "whole number from 2 to 100000"),
+        (("--samples", "4", "--guidance", "nan"), "--guidance must be a number, not nan"),
         (("--samples", "4", "--sampler", "nonsense"), "not 'nonsense'"),
         (("--samples", "4", "--steps", "0"), "from 1 to 1000, not 0"),
         (("--weights", "nowhere"), "nowhere holds no checkpoint"),
@@ -404,6 +431,7 @@ def test_sample_refuses_a_place_where_nothing_can_be_written(refused, tiny_weigh
         ("train", "--effort", "inf"),
         ("train", "--size", "48"),
         ("evaluate", "--samples", "many"),
+        ("sample", "a red seven", "--image", ""),
         ("draw", "a red seven"),
         (),
     ],

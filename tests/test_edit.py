@@ -1,10 +1,13 @@
 """A picture in, by the pipeline and by edit.py."""
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from minisd import StableDiffusion, data, edit
+from minisd.call import Source
+from minisd.diffusion import Point
 from minisd.edit import exchange, prompt_to_prompt
 from minisd.errors import InputError
 from minisd.evaluation import Judge, psnr
@@ -61,6 +64,54 @@ def test_every_pixel_outside_the_mask_stays(pipe):
     assert (drawn - PIXELS)[..., mask == 1].abs().max() > 0.1
 
 
+@pytest.mark.parametrize("hole", [(slice(8, 24), slice(1, 4)), (slice(13, 15), slice(13, 15))])
+def test_a_hole_between_the_latents_is_drawn_too(pipe, hole):
+    mask = torch.zeros(32, 32)
+    mask[hole] = 1
+    touched = torch.nn.functional.max_pool2d(mask[None], 4)[0]
+    source = Source(1.0, torch.zeros(1, 4, 8, 8), None, mask[None, None] > 0)
+    now = Point(-1, -1, *[None] * 5)
+    after = source.keep(torch.zeros(1, 4, 8, 8))(now, torch.ones(1, 4, 8, 8))
+    assert torch.equal(after[0, 0], touched) and touched.any()
+
+
+@pytest.mark.parametrize("mask", [np.ones((32, 32), np.uint8), torch.zeros(32, 32)])
+def test_a_black_mask_is_told_of(pipe, mask):
+    with pytest.warns(UserWarning, match="the mask is black, so nothing is drawn"):
+        draw(pipe, image=PIXELS, mask_image=mask)
+
+
+def test_a_strength_of_less_than_a_step_is_told_of(pipe):
+    with pytest.warns(UserWarning, match="strength 0.04 of 10 steps is less than one step"):
+        draw(pipe, image=PIXELS, strength=0.04)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": None}, "image must be a PIL image"),
+        ({"prompt": "a red seven"}, "4 new prompts do not fit 1 prompts"),
+        ({"new_prompt": PALE[:1]}, "1 new prompts do not fit 4 prompts"),
+        ({"prompt": [], "new_prompt": []}, "prompt is an empty list"),
+        ({"num_inference_steps": "x"}, "num_inference_steps must be a whole number, not 'x'"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a number, not nan"),
+        ({"strength": 2}, "strength must be a number from 0 to 1, not 2"),
+    ],
+)
+@pytest.mark.parametrize("way", [prompt_to_prompt, exchange])
+def test_an_edit_refuses_what_the_pipeline_refuses(pipe, way, changes, message):
+    good = {"image": PIXELS, "prompt": OLD, "new_prompt": PALE, "num_inference_steps": 2}
+    with pytest.raises(InputError) as error:
+        way(pipe, **good | changes)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("keep", ["x", float("nan"), 5])
+def test_a_share_that_is_none_is_refused(pipe, keep):
+    with pytest.raises(InputError, match="keep must be a number from 0 to 1"):
+        prompt_to_prompt(pipe, PIXELS, OLD, PALE, 2, keep=keep)
+
+
 def test_inversion_and_back(pipe):
     latents = pipe.invert(PIXELS, OLD, 25)
     back = draw(pipe, latents=latents, num_inference_steps=25, guidance_scale=1.0, sampler="ddim")
@@ -105,6 +156,7 @@ def test_exchange_draws_another_digit(pipe):
         ({"image": PIXELS, "strength": 1.1}, "strength must be a number from 0 to 1, not 1.1"),
         ({"image": PIXELS, "strength": -0.1}, "strength must be a number from 0 to 1"),
         ({"mask_image": PIXELS[0, 0]}, "mask_image needs an image"),
+        ({"strength": 0.5}, "strength needs something to start from: image or latents"),
         ({"image": PIXELS[:3]}, "image has 3 pictures, which do not fit 4 to draw"),
         ({"image": "seven.png"}, "image must be a PIL image"),
     ],

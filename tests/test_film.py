@@ -61,3 +61,5 @@ def test_a_film_is_a_gif_with_a_frame_for_each_step(tmp_path):
         assert film.n_frames == 2
     with pytest.raises(InputError, match="film.mp4 must end in .gif"):
         plots.check_film(tmp_path / "film.mp4")
+    with pytest.raises(InputError, match="none.gif would be a film without a frame"):
+        plots.save_film([], tmp_path / "none.gif")

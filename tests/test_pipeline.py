@@ -275,7 +275,7 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"prompt": []}, "no prompt"),
+        ({"prompt": []}, "prompt is an empty list"),
         ({"num_inference_steps": 0}, "from 1 to 1000, not 0"),
         ({"num_inference_steps": 1001}, "from 1 to 1000, not 1001"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt"),
@@ -287,7 +287,7 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
         ({"guidance_scale": float("inf")}, "guidance_scale.*inf"),
         ({"guidance_rescale": -0.1}, "guidance_rescale must be a number from 0 to 1, not -0.1"),
         ({"negative_prompt": ["a", "the"]}, "2 negative prompts do not fit 1 prompts"),
-        ({"negative_prompt": []}, "0 negative prompts"),
+        ({"negative_prompt": []}, "negative_prompt is an empty list"),
         ({"height": 30}, "multiples of 8, not 30x32"),
         ({"width": -32}, "multiples of 8, not 32x-32"),
         ({"latents": torch.zeros(2, 4, 8, 8)}, "2 latents do not fit 1 pictures"),
@@ -301,7 +301,7 @@ def test_captions_of_ours_are_drawn_without_a_word(draw):
             "weight of a prompt to combine must be a number",
         ),
         ({"combine": [(["a", "the"], 1)]}, "2 prompts to combine do not fit 1 prompts"),
-        ({"combine": [([], 1)]}, "0 prompts to combine do not fit 1 prompts"),
+        ({"combine": [([], 1)]}, "a prompt to combine is an empty list"),
         ({"clip_guidance_scale": float("nan")}, "clip_guidance_scale must be a number, not nan"),
         ({"clip_guidance_scale": 1, "height": 64}, "32x32 pixels only, not 64x32"),
     ],
@@ -315,8 +315,10 @@ def test_clip_guidance_needs_clip_and_words(draw, tiny_pipe):
     with pytest.raises(InputError, match="needs a checkpoint with CLIP, and this one has none"):
         replace(tiny_pipe, clip=None)("a seven", clip_guidance_scale=1.0)
     embeds = tiny_pipe.encode_prompt("a seven")
-    with pytest.raises(InputError, match="give no prompt_embeds"):
+    with pytest.raises(InputError, match="needs the prompt in words"):
         tiny_pipe(prompt_embeds=embeds, clip_guidance_scale=1.0)
+    with torch.inference_mode(), pytest.raises(InputError, match="needs gradients"):
+        tiny_pipe("a seven", clip_guidance_scale=1.0)
 
 
 @pytest.mark.parametrize("exists", [False, True])

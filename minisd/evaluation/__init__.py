@@ -15,4 +15,4 @@ from .metrics import (
 )
 from .reader import train_judge
 from .report import Table, format_results, percent, to_markdown, to_text
-from .suite import Settings, draw, evaluate
+from .suite import Settings, check_samples, draw, evaluate

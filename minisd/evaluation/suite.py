@@ -19,6 +19,7 @@ from .judge import Judge
 from .metrics import accuracy
 
 BATCH = 100  # pictures drawn at a time
+MOST = 100_000  # pictures that may be asked for: they are held in memory
 MIN_SYNTHETIC = 1000  # the fewest pictures that a classifier is trained on
 PLAIN = 10_000  # pictures for a classifier trained without tricks: none left out or distorted
 
@@ -87,13 +88,18 @@ def draw_synthetic(pipe: StableDiffusion, world: World, settings: Settings):
     return draw(pipe, captions, settings.seed + 200, settings, "drawing to train on"), wanted
 
 
+def check_samples(count: int) -> None:
+    """InputError for too few, or too many: one seen and one held out is the least."""
+    check_number("samples", count, 2, MOST, whole=True)
+
+
 def check(settings: Settings, dataset: Dataset) -> None:
     """InputError for what cannot be measured."""
-    count, synthetic = settings.samples, settings.synthetic
-    check_number("samples", count, 2, whole=True)  # one seen and one held out
-    if synthetic and synthetic < MIN_SYNTHETIC:
-        enough = f"take {MIN_SYNTHETIC} or more"
-        raise InputError(f"{synthetic} pictures are too few to train a classifier on; {enough}")
+    check_samples(settings.samples)
+    synthetic = settings.synthetic
+    if synthetic:
+        name = "the number of pictures to train a classifier on"
+        check_number(name, synthetic, MIN_SYNTHETIC, MOST, whole=True)
     if synthetic and not isinstance(dataset, OneDigit):
         raise InputError("the classifier reads pictures of one digit only")
 

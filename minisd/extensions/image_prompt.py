@@ -9,14 +9,14 @@ diffusion models". Attribute names are those of its files, which diffusers loads
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..call import Output, check_prompts, to_pil
+from ..call import Output, check_combined, check_prompts, to_pil
 from ..checkpoint import fingerprint, load_extension, save_extension, save_image_encoder
 from ..data import Dataset
 from ..errors import InputError, check_number
@@ -178,6 +178,7 @@ class ImagePrompted(Wrapper):
         negative_prompt: str | list[str] | None = None,
         negative_prompt_embeds: Tensor | None = None,
         clip_skip: int | None = None,
+        combine: Sequence[tuple[str | list[str] | Tensor, float]] = (),
         **call,
     ) -> Output | tuple:
         """The pipeline's own call, and its arguments, but for these.
@@ -185,7 +186,8 @@ class ImagePrompted(Wrapper):
         image_prompt: a picture for all prompts or one for each, of KINDS in pictures.py; several
         also for one prompt, or for none. image_prompt_scale: what they count beside the words; 0 is
         the pipeline without them, and where words and picture differ, 0.4 to 0.5 obeys both best.
-        guidance_scale is GUIDANCE by default, and leads away from what has no picture.
+        guidance_scale is GUIDANCE by default, and leads away from what has no picture. Prompts to
+        combine are words alone.
         """
         check_number("image_prompt_scale", image_prompt_scale, 0)
         pipe, clip = self.pipe, clip_of(self.pipe)
@@ -193,6 +195,7 @@ class ImagePrompted(Wrapper):
             prompt = ""
         words = prompt, prompt_embeds, negative_prompt, negative_prompt_embeds
         prompts, negatives = check_prompts(*words, pipe.unet.config.cross_attention_dim)
+        combine = check_combined(combine, len(prompts))
         size = (clip.config.vision.image_size,) * 2
         pixels = resize("image_prompt", to_pixels("image_prompt", image_prompt), size)
         count = max(len(prompts), len(pixels))  # B
@@ -210,11 +213,13 @@ class ImagePrompted(Wrapper):
 
         context = pipe.encode_prompt(prompts, clip_skip=clip_skip)  # (B or 1, L, D)
         call["prompt_embeds"] = both("prompts", context, embeds)
+        more, nothing = [(pipe.encode_prompt(p), w) for p, w in combine], torch.zeros_like(embeds)
+        call["combine"] = [(both("prompts to combine", c, nothing), w) for c, w in more]
         negative = {"negative_prompt": negative_prompt}
         negative |= {"negative_prompt_embeds": negative_prompt_embeds}
         guidance_scale = GUIDANCE if guidance_scale is None else guidance_scale
-        if guidance_scale != 1:
-            context, nothing = pipe.encode_prompt(negatives), torch.zeros_like(embeds)
+        if guidance_scale != 1 or combine:
+            context = pipe.encode_prompt(negatives)
             negative = {"negative_prompt_embeds": both("negative prompts", context, nothing)}
         with self.adapter.attached(pipe.unet, image_prompt_scale):
             return pipe(guidance_scale=guidance_scale, **negative, **call)

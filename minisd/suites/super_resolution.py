@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from .. import data
 from ..data import ONE
+from ..errors import InputError
 from ..evaluation import Judge, Settings, Table, draw, percent, proportion, psnr
 from ..extensions.super_resolution import FACTOR, Upscaled, enlarge, load, render_both
 from ..pipeline import StableDiffusion
@@ -67,7 +68,9 @@ def summary(columns: Tensor) -> dict:
 
 
 def mean(x: Tensor) -> dict:
-    """With its 95% interval."""
+    """With its 95% interval. InputError if there is none."""
+    if len(x) < 2:
+        raise InputError("too few samples: two small and two large digits are the least")
     half = 1.96 * x.std().item() / len(x) ** 0.5
     return {"mean": x.mean().item(), "low": x.mean().item() - half, "high": x.mean().item() + half}
 

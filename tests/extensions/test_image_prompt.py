@@ -158,6 +158,21 @@ def test_one_picture_serves_all_prompts_and_one_prompt_all_pictures(prompted):
     assert len(twice) == 6
 
 
+def test_prompts_to_combine_are_words_alone(prompted):
+    """What is added and taken away is gone; without the picture it is the pipeline's own."""
+    options = {"image_prompt": PICTURES[0], "latents": NOISE[:1], "guidance_scale": 3.0}
+    plain, more = (
+        draw(prompted, PROMPTS[0], **options, combine=c) for c in ((), [(PROMPTS[1], 1)])
+    )
+    assert (plain - more).abs().max() > 0.01
+    both = draw(prompted, PROMPTS[0], **options, combine=[(PROMPTS[1], 1), (PROMPTS[1], -1.0)])
+    assert_close(both, plain, atol=1e-4, rtol=0)
+    combine = [(PROMPTS[1], 0.5)]
+    off = draw(prompted, PROMPTS[0], **options, combine=combine, image_prompt_scale=0)
+    del options["image_prompt"]
+    assert_close(off, draw(prompted.pipe, PROMPTS[0], **options, combine=combine))
+
+
 def test_the_maps_of_the_words_can_be_watched(prompted):
     with cross_attention_maps(prompted.pipe.unet) as maps:
         draw(prompted, PROMPTS[0], **WORDS)

@@ -227,6 +227,12 @@ def test_edges_tell_sharp_from_blurred():
     assert edges(blurred).item() == pytest.approx(edges(sharp).item() / 5, rel=1e-4)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_pictures_have_no_interval(count):
+    with pytest.raises(InputError, match="too few samples"):
+        suite.mean(torch.ones(count))
+
+
 def test_the_suite_measures_every_way(extended, tmp_path):
     pipe, _, folder = extended
     (tmp_path / "super-resolution").symlink_to(folder)
