@@ -109,11 +109,11 @@ def suite_tables() -> str:
 
 def headlines() -> str:
     """The front page's table of all suites."""
-    rows = [["suite: what was measured", ""]]
+    rows = [["suite", "measured"]]
     for file in sorted((ROOT / "benchmarks/suites").glob("*.json")):
         about = read_json(file)
         found = commands.SUITES[about["suite"]].headlines(about["results"]).items()
-        rows += [[f"{about['suite']}: {what}", number] for what, number in found]
+        rows.append([about["suite"], "<br>".join(f"{what}: {number}" for what, number in found)])
     return to_markdown(rows)
 
 

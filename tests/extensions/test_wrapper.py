@@ -97,7 +97,7 @@ def test_what_is_saved_from_a_stack_is_the_same(shipped, tmp_path):
     [
         lambda pipe: few_steps.load(EXTENSIONS, pipe),
         lambda pipe: cross_resolution.CrossResolutionDiffusion(pipe, pipe.unet),
-        lambda pipe: pixels_or_latents.PixelDiffusion(pipe, pipe.unet),
+        lambda pipe: pixels_or_latents.PixelDiffusion(pipe, pipe.unet, pixels_or_latents.Pixels()),
     ],
 )
 def test_an_extension_that_brings_a_u_net_comes_first(load, tiny_pipe):
