@@ -86,5 +86,5 @@ def tables(results: dict) -> dict[str, Table]:
 
 
 def headlines(results: dict) -> dict[str, str]:
-    names = ["voices that training heard", "voices that it never heard"]
-    return {f"drawn as said, {name}, %": percent(results[name]["drawn"]) for name in names}
+    names = {"known": "voices that training heard", "new": "voices that it never heard"}
+    return {f"as said, {k} voices, %": percent(results[name]["drawn"]) for k, name in names.items()}

@@ -87,4 +87,4 @@ def tables(results: list[dict]) -> dict[str, Table]:
 def headlines(results: list[dict]) -> dict[str, str]:
     """Of the last way in which CLIP alone knows the caption."""
     joint = [row["rates"]["joint"] for row in results if row["knows"] == "CLIP alone"][-1]
-    return {"all four attributes as CLIP alone was told, %": percent(joint)}
+    return {"all four attributes as CLIP alone is told, %": percent(joint)}

@@ -117,4 +117,4 @@ def headlines(results: dict) -> dict[str, str]:
     for row in results.get(AND_ALL, []):
         found.setdefault(row["way"], []).append(row["rates"]["all"])
     best = {way: max(cells, key=lambda cell: cell["rate"]) for way, cells in found.items()}
-    return {f"all parts obeyed, {way}, %": percent(cell) for way, cell in best.items()}
+    return {f"all parts, {way}, %": percent(cell) for way, cell in best.items()}

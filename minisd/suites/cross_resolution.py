@@ -89,4 +89,4 @@ def tables(results: dict) -> dict[str, Table]:
 
 def headlines(results: dict) -> dict[str, str]:
     rows = results["all"].items()
-    return {f"as captioned after equal seconds, {name}, %": percent(r["joint"]) for name, r in rows}
+    return {f"equal seconds, {name}, %": percent(r["joint"]) for name, r in rows}

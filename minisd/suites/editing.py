@@ -194,7 +194,7 @@ def tables(results: dict) -> dict[str, Table]:
 def headlines(results: dict) -> dict[str, str]:
     best, hole = results["best"], results["inpainting"]
     return {
-        "recoloured, and all else kept, %": percent(best["recolour"]["all"]),
-        "the digit exchanged, and all else kept, %": percent(best["exchange"]["all"]),
+        "recoloured, all else kept, %": percent(best["recolour"]["all"]),
+        "another digit, all else kept, %": percent(best["exchange"]["all"]),
         "a hole filled as asked, %": percent(hole["filled as asked"]),
     }

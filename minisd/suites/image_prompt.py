@@ -79,5 +79,5 @@ def headlines(results: dict) -> dict[str, str]:
         "all four attributes as in the picture, %": percent(
             results["alone"]["drawn from the picture"]["all four"]
         ),
-        "with words for colour and place, both obeyed, %": percent(both),
+        "beside words, both obeyed, %": percent(both),
     }

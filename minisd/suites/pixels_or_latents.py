@@ -133,4 +133,4 @@ def tables(results: dict) -> dict[str, Table]:
 
 def headlines(results: dict) -> dict[str, str]:
     rows = [(f"{row['on']} {row['for']}".strip(), row["joint"]) for row in results["trained"]]
-    return {f"as captioned, {name}, %": percent(cell) for name, cell in rows}
+    return {f"{name}, %": percent(cell) for name, cell in rows}
