@@ -190,6 +190,8 @@ class ImagePrompted(Wrapper):
         combine are words alone.
         """
         check_number("image_prompt_scale", image_prompt_scale, 0)
+        if call.get("clip_guidance_scale"):
+            raise InputError("an image prompt takes no CLIP guidance: leave out one of them")
         pipe, clip = self.pipe, clip_of(self.pipe)
         if prompt is None and prompt_embeds is None:
             prompt = ""

@@ -285,6 +285,7 @@ def test_without_guidance_a_negative_prompt_is_told_to_change_nothing(prompted):
         ),
         ({"prompt": PROMPTS, "negative_prompt": PROMPTS[:2]}, "2 negative prompts do not fit 3"),
         ({"prompt": 7}, "prompt must be a text or a list of texts, not 7"),
+        ({"clip_guidance_scale": 5.0}, "takes no CLIP guidance: leave out one of them"),
     ],
 )
 def test_bad_input_gets_one_line(prompted, options, message):
