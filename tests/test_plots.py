@@ -158,3 +158,14 @@ def test_guidance_joins_the_u_nets_answers_and_the_sampler_feeds_them_back():
 def test_the_diagram_names_its_parts_if_it_does_not_know_one():
     with pytest.raises(ValueError, match="'V-Net' is not one of caption, tokenizer"):
         plots.diagram("V-Net")
+
+
+def test_a_sheet_has_a_named_row_for_each_and_maps_fill_their_square():
+    pictures = [(torch.zeros(3, 8, 8), "black"), (torch.zeros(3, 32, 32), "larger, and black")]
+    figure = plots.sheet({"short": pictures[:1], "long": [*pictures, (torch.rand(4, 30), "a map")]})
+    names = [part.get_suptitle() for part in figure.subfigs]
+    assert names == ["short", "long"]
+    titles = [[axis.get_title() for axis in part.axes] for part in figure.subfigs]
+    assert titles == [["black", "", ""], ["black", "larger, and black", "a map"]]
+    last = figure.subfigs[1].axes[2]
+    assert last.get_box_aspect() == 1 and last.images[0].get_array().shape == (4, 30)
