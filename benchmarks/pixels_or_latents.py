@@ -16,20 +16,28 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     found = read_json(HERE / "suites/pixels-or-latents.json")["results"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    quality, *costs = axes
     for name, colour in {"latents": "tab:blue", "pixels": "tab:orange"}.items():
         runs = [row for row in found["trained"] if row["on"] == name]
-        rates = [[100 * row["joint"][key] for row in runs] for key in ("rate", "low", "high")]
-        middle, low, high = rates
-        errors = [[a - b for a, b in zip(middle, low)], [b - a for a, b in zip(middle, high)]]
-        left.errorbar([row["seconds"] for row in runs], middle, errors, color=colour, marker="o")
-        costs = [row for row in found["costs"] if row["on"] == name]
-        sides = [row["side"] for row in costs]
-        right.loglog(sides, [row["seconds"] for row in costs], "o-", color=colour, label=name)
-    left.set(xlabel="seconds of one core in training", ylabel="as captioned, %", ylim=(0, 100))
-    right.set(xlabel="pixels along a side", ylabel="seconds of a picture, ten steps")
-    right.set_xticks(sides, map(str, sides))
-    right.legend()
+        rates, low, high = (
+            [100 * row["joint"][key] for row in runs] for key in ("rate", "low", "high")
+        )
+        errors = [[a - b for a, b in zip(rates, low)], [b - a for a, b in zip(rates, high)]]
+        seconds = [row["seconds"] for row in runs]
+        quality.errorbar(seconds, rates, errors, color=colour, marker="o", capsize=3, label=name)
+        rows = [row for row in found["costs"] if row["on"] == name]
+        sides = [row["side"] for row in rows]
+        for axis, key, unit in zip(costs, ("flops", "seconds"), (1e9, 1)):
+            axis.plot(sides, [row[key] / unit for row in rows], "o-", color=colour)
+            axis.set(xlabel="pixels along a side", xticks=sides)
+    quality.set(xlabel="seconds of one core in training", ylabel="as captioned, %")
+    quality.set(xlim=(0, None), ylim=(0, 100))
+    quality.legend()
+    for axis in costs:
+        axis.set_ylim(bottom=0)
+    costs[0].set(ylabel="GFLOP of a picture, ten steps")
+    costs[1].set(ylabel="seconds of a picture, ten steps")
     plots.save(figure, HERE / "pixels_or_latents.png")
 
 
