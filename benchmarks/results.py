@@ -96,12 +96,12 @@ def suite_tables() -> str:
     blocks = []
     for file in sorted((ROOT / "benchmarks/suites").glob("*.json")):
         about = read_json(file)
-        blocks.append(f"### {about['suite']}")
+        of = f", {about['weights']}" if "weights" in about else ""
+        blocks.append(f"### {about['suite']}{of}")
         for heading, table in commands.SUITES[about["suite"]].tables(about["results"]).items():
             blocks.append(f"*{heading}*\n\n{to_markdown(table)}")
         command = f"`python -m minisd evaluate --suite {about['suite']}"
-        if "weights" in about:  # other than those that are shipped
-            command += f" --weights {about['weights']}"
+        command += f" --weights {about['weights']}" if of else ""
         asked = f"{command} --samples {about['samples']} --seed {about['seed']}`"
         blocks.append(f"{asked}, {about['seconds']:.0f} s on {about['machine']}.")
     return "\n\n".join(blocks)
@@ -113,7 +113,8 @@ def headlines() -> str:
     for file in sorted((ROOT / "benchmarks/suites").glob("*.json")):
         about = read_json(file)
         found = commands.SUITES[about["suite"]].headlines(about["results"]).items()
-        rows.append([about["suite"], "<br>".join(f"{what}: {number}" for what, number in found)])
+        if found:
+            rows.append([about["suite"], "<br>".join(f"{what}: {value}" for what, value in found)])
     return to_markdown(rows)
 
 

@@ -112,7 +112,7 @@ def tables(results: dict) -> dict[str, Table]:
 
 
 def headlines(results: dict) -> dict[str, str]:
-    """At the best guidance of each way."""
+    """At the best guidance of each way. NOT has no number that is the best: see the tables."""
     found: dict[str, list[dict]] = {}
     for row in results.get(AND_ALL, []):
         found.setdefault(row["way"], []).append(row["rates"]["all"])
