@@ -65,3 +65,11 @@ def test_what_is_measured_has_its_tables(judge, monkeypatch):
     for table in tables.values():
         assert len({len(row) for row in table}) == 1
     assert results["inpainting"]["all other pixels as they were"]["rate"] == 1
+
+
+@pytest.mark.parametrize("way", editing.WAYS)
+def test_a_way_repeats_its_bits(way, tiny_pipe):
+    images, attributes, _ = editing.scenes(2, seed=0)
+    captions = editing.say(attributes, editing.DIGIT, editing.COLOUR)
+    arguments = tiny_pipe, images, captions, captions[::-1], 0.5
+    assert torch.equal(*(editing.run(editing.WAYS[way], *arguments) for _ in range(2)))
