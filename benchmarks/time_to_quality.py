@@ -31,7 +31,6 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from minisd import StableDiffusion, data, plots
 from minisd.checkpoint import read_json, write_json
@@ -39,8 +38,10 @@ from minisd.evaluation import Judge, Settings, percent, proportion, to_markdown
 from minisd.machine import describe, mixed_precision, pick_device
 from minisd.models import UNet
 from minisd.training import Run, train_autoencoder, train_clip, train_tokenizer, train_unet
+from minisd.training.budget import forward_flops
 from minisd.training.loop import generator_for, repeat_bits
-from minisd.training.stages import CAPTION_DROPOUT, SAMPLING
+from minisd.training.pool import CAPTION_DROPOUT
+from minisd.training.stages import SAMPLING
 
 from .cost import muon_flops
 
@@ -83,13 +84,6 @@ class LearningCurve:
             self.due = now + max(self.every, 3 * took)
             self.began += took
         return over
-
-
-def forward_flops(model: nn.Module, *inputs) -> int:
-    """For one picture."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(*inputs)
-    return counter.get_total_flops()
 
 
 def training_flops(model: nn.Module, *inputs) -> int:

@@ -25,7 +25,7 @@ from minisd.models import (
     VisionConfig,
 )
 from minisd.tokenizer import Tokenizer
-from minisd.training import RECIPES, Recipe, Run
+from minisd.training import RECIPES, Recipe, Run, run_on
 
 # Every word that a caption may have, as a reader of English takes it: word -> (attribute, index).
 MEANING = {
@@ -134,6 +134,22 @@ def tiny_run(folder: Path, **changes) -> Run:
         },
     )
     return replace(run, **changes)
+
+
+def extend_tiny(extend, name: str, folder: Path):
+    """(a tiny pipeline, what `extend` makes of it in three steps, the folder where that is)"""
+    pipe, recipe = make_tiny_pipe(), {name: Recipe(steps=3, batch_size=8)}
+    run = run_on(pipe, folder, OneDigit(pool_size=500), 0, recipe)
+    run.working.mkdir()
+    made = extend(run, pipe)
+    made.save_pretrained(folder)
+    return pipe, made, folder
+
+
+def draw_seven(pipe, **options) -> torch.Tensor:
+    """`a red seven` (1, 3, H, W) in [0, 1], from seed 0."""
+    generator = torch.Generator().manual_seed(0)
+    return pipe("a red seven", generator=generator, output_type="pt", **options).images
 
 
 def change_recipe(run: Run, stage: str, **changes) -> Run:

@@ -29,6 +29,9 @@ class Wrapper:
             raise AttributeError(name)
         return getattr(self.pipe, name)
 
+    def __call__(self, *arguments, **options):
+        return self.pipe(*arguments, **options)
+
     def to(self, device=None, dtype=None) -> "Wrapper":
         """Move the pipeline, and what was added to its device. Returns itself."""
         self.pipe.to(device, dtype)
@@ -38,12 +41,12 @@ class Wrapper:
         return self
 
 
-def exchange(pipe, **parts):
+def replace_parts(pipe, **parts):
     """The pipeline with other parts, and around it the same wrappers."""
     if not isinstance(pipe, Wrapper):
         return replace(pipe, **parts)
     around = copy.copy(pipe)
-    around.pipe = exchange(pipe.pipe, **parts)
+    around.pipe = replace_parts(pipe.pipe, **parts)
     return around
 
 

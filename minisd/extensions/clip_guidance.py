@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint.extensions import fingerprint, load_extension, save_extension
+from ..checkpoint import fingerprint, load_extension, save_extension
 from ..data import fits
 from ..diffusion import predictions
 from ..models import CLIP
 from ..pipeline import StableDiffusion
 from ..training import Recipe, Run, clip_loss, generator_for, random_timesteps
 from ..training.stages import Stage, train_stage
-from . import Wrapper, exchange
+from . import Wrapper, replace_parts
 
 RECIPE = Recipe(steps=400, batch_size=64, learning_rate=1e-3)
 LAYERS = 2  # of the image tower, from below: what the later ones do is the same for any picture
@@ -63,7 +63,7 @@ class ClipGuided(Wrapper):
     """A pipeline with a guide, a CLIP that reads guesses; it draws with clip_guidance_scale."""
 
     def __init__(self, pipe: StableDiffusion, guide: CLIP):
-        super().__init__(exchange(pipe, guide=guide))
+        super().__init__(replace_parts(pipe, guide=guide))
 
     def __call__(self, *arguments, clip_guidance_scale: float = SCALE, **options):
         return self.pipe(*arguments, clip_guidance_scale=clip_guidance_scale, **options)

@@ -99,9 +99,6 @@ class CrossResolutionDiffusion(Wrapper):
     def __init__(self, pipe: StableDiffusion, unet: CrossResolutionUNet):
         super().__init__(replace(unwrapped(pipe), unet=unet))
 
-    def __call__(self, *arguments, **options):
-        return self.pipe(*arguments, **options)
-
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         unet = self.pipe.unet
         save_extension(folder, unet, unet_to_hf(unet.config), stands_on(self.pipe), dtype)

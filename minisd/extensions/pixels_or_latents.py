@@ -76,9 +76,6 @@ class PixelDiffusion(Wrapper):
     def __init__(self, pipe: StableDiffusion, unet: UNet, pixels: Pixels):
         super().__init__(replace(unwrapped(pipe), unet=unet, autoencoder=pixels))
 
-    def __call__(self, *arguments, **options):
-        return self.pipe(*arguments, **options)
-
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         both, config = nn.ModuleList([self.unet, self.autoencoder]), unet_to_hf(self.unet.config)
         save_extension(folder, both, config, fingerprint(self.text_encoder), dtype)

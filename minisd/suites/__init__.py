@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from ..data import ONE, cycle
 from ..evaluation import Judge, Settings, accuracy, draw, frechet_distance, share
+from ..evaluation.suite import BATCH
 from ..files import SHIPPED
 
 EXTENSIONS = SHIPPED / "extensions"
-BATCH = 100  # pictures drawn at a time
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..checkpoint import read_json, write_json
 from ..data import ONE
@@ -18,7 +17,7 @@ from ..extensions.cross_resolution import RECIPE, CrossResolutionDiffusion, Cros
 from ..models import UNet, parameter_count
 from ..pipeline import StableDiffusion
 from ..training import Run, run_on
-from ..training.budget import seconds_a_step
+from ..training.budget import forward_flops, seconds_a_step
 from ..training.pool import Pool, encode_pool
 from ..training.stages import Stage, train_stage, unet_stage
 from . import Asked, Exam, together
@@ -48,9 +47,8 @@ def costs(pipe: StableDiffusion, pool: Pool) -> dict[str, dict]:
         stages, found = {name: stage_of(run, pool, name) for name in NETWORKS}, {}
         for name, taken in seconds_a_step(stages, run.recipes[NAME]).items():
             unet = stages[name].model
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                unet(pool.latents[:1], torch.zeros((), device=pipe.device), pool.contexts[:1])
-            cost = {"parameters": parameter_count(unet), "flops": counter.get_total_flops()}
+            inputs = pool.latents[:1], torch.zeros((), device=pipe.device), pool.contexts[:1]
+            cost = {"parameters": parameter_count(unet), "flops": forward_flops(unet, *inputs)}
             found[name] = {**cost, "seconds": taken, "steps": round(SECONDS / taken)}
         write_json(path, found)
     return read_json(path)

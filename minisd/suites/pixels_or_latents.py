@@ -6,13 +6,12 @@ The autoencoder is there already, so its training is not counted. Then both draw
 sizes, and each call is counted and timed. A run that was stopped goes on where it was, in FOLDER.
 """
 
-import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..checkpoint import read_json, write_json
 from ..data import ONE
@@ -21,7 +20,7 @@ from ..extensions.pixels_or_latents import RECIPE, on_pixels, pixels_of
 from ..models import parameter_count
 from ..pipeline import StableDiffusion
 from ..training import Run, run_on
-from ..training.budget import seconds_a_step
+from ..training.budget import forward_flops, seconds_a_step, seconds_in_turn
 from ..training.pool import encode_pool
 from ..training.stages import train_stage, unet_stage
 from . import Asked, Exam
@@ -30,7 +29,7 @@ SAMPLES = 1000  # pictures of each trained network
 FOLDER = Path("runs/pixels-or-latents")
 SECONDS = 240  # of processor time
 TIMED = 5  # steps that span all shares of a training run, as later ones cost more
-SIDES, STEPS, ROUNDS = (32, 64, 128), 10, 3  # of the pictures whose cost is measured
+SIDES, STEPS = (32, 64, 128), 10  # of the pictures whose cost is measured
 NAME = "pixels_or_latents"
 
 
@@ -77,12 +76,8 @@ def counted(drawer, side: int) -> dict:
     unet, size = drawer.unet, side // drawer.autoencoder.config.downscale
     x = torch.zeros(1, unet.config.in_channels, size, size, device=drawer.device)
     t, context = torch.zeros((), device=drawer.device), drawer.encode_prompt([""])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        unet(x, t, context)
-    call = counter.get_total_flops()
-    with FlopCounterMode(display=False) as counter:
-        draw_one(drawer, side)
-    return {"flops of a call": call, "flops": counter.get_total_flops()}
+    call, picture = forward_flops(unet, x, t, context), forward_flops(draw_one, drawer, side)
+    return {"flops of a call": call, "flops": picture}
 
 
 def draw_one(drawer, side: int) -> None:
@@ -91,18 +86,13 @@ def draw_one(drawer, side: int) -> None:
 
 
 def costs(drawers: dict) -> list[dict]:
-    """Of a picture of each size, drawn in turn; seconds by the clock, the median of ROUNDS."""
+    """Of a picture of each size; seconds by the clock."""
     rows = []
     for side in SIDES:
-        taken: dict[str, list[float]] = {name: [] for name in drawers}
-        for _ in range(1 + ROUNDS):  # the first is not counted
-            for name, drawer in drawers.items():
-                began = time.perf_counter()
-                draw_one(drawer, side)
-                taken[name].append(time.perf_counter() - began)
-        for name, drawer in drawers.items():
-            seconds = statistics.median(taken[name][1:])
-            rows.append({"side": side, "on": name, "seconds": seconds, **counted(drawer, side)})
+        works = {name: partial(draw_one, drawer, side) for name, drawer in drawers.items()}
+        for name, seconds in seconds_in_turn(works, time.perf_counter).items():
+            cost = counted(drawers[name], side)
+            rows.append({"side": side, "on": name, "seconds": seconds, **cost})
     return rows
 
 

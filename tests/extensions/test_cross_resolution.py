@@ -15,7 +15,7 @@ from minisd.suites import Asked
 from minisd.suites import cross_resolution as suite
 from minisd.training import Recipe, run_on
 from minisd.training.pool import encode_pool
-from tests.helpers import TINY_UNET, make_tiny_pipe, wake
+from tests.helpers import TINY_UNET, draw_seven, extend_tiny, make_tiny_pipe, wake
 
 THREE = UNetConfig(8, 4, 4, (8, 8, 16), (True,) * 3, 2, 2, 16, 4)  # levels of different depth
 
@@ -91,28 +91,17 @@ def test_both_networks_are_trained_on_the_same_batches_from_the_same_weights(tmp
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """(a tiny pipeline, the same with another U-Net, the folder where that is written)"""
-    pipe = make_tiny_pipe()
-    run = small_run(pipe, tmp_path_factory.mktemp("run"))
-    run.working.mkdir()
-    made = extend(run, pipe)
-    made.save_pretrained(run.folder)
-    return pipe, made, run.folder
-
-
-def draw(pipe):
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a red seven", generator=generator, output_type="pt").images
+    return extend_tiny(extend, "cross_resolution", tmp_path_factory.mktemp("run"))
 
 
 def test_it_draws_and_its_file_holds_the_same_network(extended):
     pipe, made, folder = extended
     changed = made.unet.bridges[0].attention.to_out[0].weight
     assert changed.abs().sum() > 0  # it has learnt
-    pictures = draw(made)
+    pictures = draw_seven(made)
     assert pictures.shape == (1, 3, 32, 32)
-    assert not torch.allclose(pictures, draw(pipe))
-    torch.testing.assert_close(draw(load(folder, pipe)), pictures, atol=1e-4, rtol=0)
+    assert not torch.allclose(pictures, draw_seven(pipe))
+    torch.testing.assert_close(draw_seven(load(folder, pipe)), pictures, atol=1e-4, rtol=0)
 
 
 def test_the_default_u_net_knows_nothing_of_it(extended):

@@ -23,7 +23,7 @@ from minisd.suites import Asked
 from minisd.suites import pixels_or_latents as suite
 from minisd.training import Recipe, run_on
 from minisd.training.pool import encode_pool
-from tests.helpers import make_tiny_pipe
+from tests.helpers import draw_seven, extend_tiny, make_tiny_pipe
 
 
 def test_pixels_come_back_and_have_unit_variance():
@@ -56,26 +56,15 @@ def small_run(pipe, folder):
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """(a tiny pipeline, the same on pixels, the folder where that is written)"""
-    pipe = make_tiny_pipe()
-    run = small_run(pipe, tmp_path_factory.mktemp("run"))
-    run.working.mkdir()
-    made = extend(run, pipe)
-    made.save_pretrained(run.folder)
-    return pipe, made, run.folder
-
-
-def draw(pipe, **options):
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a red seven", generator=generator, output_type="pt", **options).images
+    return extend_tiny(extend, "pixels_or_latents", tmp_path_factory.mktemp("run"))
 
 
 def test_it_draws_pixels_of_any_size_and_its_file_holds_the_same_network(extended):
     pipe, made, folder = extended
-    pictures = draw(made)
-    assert pictures.shape == (1, 3, 32, 32) and not torch.allclose(pictures, draw(pipe))
-    assert draw(made, height=64, width=40).shape == (1, 3, 64, 40)
-    torch.testing.assert_close(draw(load(folder, pipe)), pictures, atol=1e-4, rtol=0)
+    pictures = draw_seven(made)
+    assert pictures.shape == (1, 3, 32, 32) and not torch.allclose(pictures, draw_seven(pipe))
+    assert draw_seven(made, height=64, width=40).shape == (1, 3, 64, 40)
+    torch.testing.assert_close(draw_seven(load(folder, pipe)), pictures, atol=1e-4, rtol=0)
 
 
 def test_its_pool_is_the_pictures_themselves(tmp_path):
