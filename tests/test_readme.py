@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def test_the_front_page_has_all_three_commands():
 def test_benchmarks_named_are_there(page):
     for module in re.findall(r"-m (benchmarks\.\w+)", page.read_text(encoding="utf-8")):
         assert find_spec(module), module
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "benchmarks").glob("[!_]*.py")))
+def test_benchmarks_are_kept_up_with_what_they_import(name):
+    import_module(f"benchmarks.{name}")
 
 
 def test_links_lead_somewhere(page):
